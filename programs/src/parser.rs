@@ -1,0 +1,3 @@
+//! `parser`: the shared parser alone, for the test that compares it with another implementation.
+
+pub use crate::packet::Packet;
