@@ -1,0 +1,241 @@
+//! The `bpf` system call, where aya does not reach: running programs over packets, and probing what the kernel takes.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+
+/// `union bpf_attr` as `BPF_PROG_TEST_RUN` reads it (`include/uapi/linux/bpf.h`, struct `test`).
+#[repr(C)]
+#[derive(Default)]
+struct TestRunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+}
+
+/// What one `BPF_PROG_TEST_RUN` reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// The program's return value: `XDP_*` or `TC_ACT_*`.
+    pub verdict: u32,
+    /// Bytes of the packet after the program ran.
+    pub len_out: u32,
+    /// Mean time of one run, ns.
+    pub duration_ns: u32,
+}
+
+/// Runs a loaded program once over `frame` and returns its verdict; `out` receives the packet as the program left it.
+///
+/// # Errors
+/// The kernel's: `EINVAL` for a frame shorter than an Ethernet header or longer than the kernel takes, `ENOSPC` if
+/// `out` is too small, `EINTR` is retried.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], out: Option<&mut [u8]>, repeat: u32) -> io::Result<TestRun> {
+    let mut attr = TestRunAttr {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        data_size_in: u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        ..TestRunAttr::default()
+    };
+    if let Some(out) = out {
+        attr.data_size_out = u32::try_from(out.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        attr.data_out = out.as_mut_ptr() as u64;
+    }
+    loop {
+        // SAFETY: `attr` outlives the call and points at buffers whose lengths it states.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, std::ptr::from_mut(&mut attr), size_of::<TestRunAttr>())
+        };
+        if result >= 0 {
+            return Ok(TestRun { verdict: attr.retval, len_out: attr.data_size_out, duration_ns: attr.duration });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const BPF_LINK_CREATE: libc::c_long = 28;
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`
+const LIVE_FRAMES: u32 = 1 << 1;
+
+/// A program type and attach type of `include/uapi/linux/bpf.h`, with the BTF type that a tracing program belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramKind {
+    /// `BPF_PROG_TYPE_*`.
+    pub program: u32,
+    /// `BPF_*` of `enum bpf_attach_type`, 0 where the type has none.
+    pub attach: u32,
+    /// BTF type of the kernel that a tracing program is attached to, else 0.
+    pub btf_id: u32,
+}
+
+/// `union bpf_attr` as `BPF_PROG_LOAD` reads it, up to `attach_prog_fd`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+    attach_prog_fd: u32,
+    reserved: u32,
+}
+
+/// Issues a `bpf` command that returns a new descriptor.
+///
+/// # Safety
+/// `attr` is laid out as the command reads it, and every pointer in it is valid for the call.
+unsafe fn bpf_fd<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's; the size is that of `attr`.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Loads a program that returns `verdict` and does nothing else: enough to see whether the kernel takes its kind.
+///
+/// # Errors
+/// The kernel's: `EINVAL` for a kind it does not know, `E2BIG` for an attribute it does not know, `EPERM`.
+pub fn load_trivial_program(kind: ProgramKind, verdict: i32) -> io::Result<OwnedFd> {
+    let [a, b, c, d] = verdict.to_ne_bytes();
+    // `r0 = verdict; exit`: code, registers (0), offset (0), immediate.
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, a, b, c, d], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let mut attr = ProgLoadAttr {
+        prog_type: kind.program,
+        insn_cnt: 2,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: kind.attach,
+        attach_btf_id: kind.btf_id,
+        ..ProgLoadAttr::default()
+    };
+    attr.prog_name[..12].copy_from_slice(b"bpflab_probe");
+    // SAFETY: laid out as BPF_PROG_LOAD reads it; instructions and licence outlive the call.
+    unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) }
+}
+
+/// Attaches a program to an interface by a BPF link, which ends when it is dropped.
+///
+/// # Errors
+/// The kernel's: `EINVAL` or `EOPNOTSUPP` where it, or the interface's driver, does not support that.
+pub fn link_to_interface(program: BorrowedFd<'_>, ifindex: u32, attach: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attr = [program.as_raw_fd().cast_unsigned(), ifindex, attach, flags];
+    // SAFETY: the first 16 bytes of `link_create`: program, interface, attach type, flags.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
+}
+
+/// Attaches a tracing program (`tp_btf`, `fentry`) to what it was loaded for, until the result is dropped.
+///
+/// # Errors
+/// The kernel's: `EINVAL`, `EOPNOTSUPP` or `ENOTSUPP` (524) where it does not support that.
+pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // `raw_tracepoint`: pointer to a name (none: the program knows its tracepoint), program, padding.
+    let mut attr = [0, 0, program.as_raw_fd().cast_unsigned(), 0_u32];
+    // SAFETY: laid out as BPF_RAW_TRACEPOINT_OPEN reads it; there is no name to point to.
+    unsafe { bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &mut attr) }
+}
+
+/// Runs an XDP program over `frame` in the mode that sends what it lets pass (`BPF_F_TEST_XDP_LIVE_FRAMES`).
+///
+/// # Errors
+/// The kernel's: `EINVAL` before 5.18.
+pub fn test_run_live(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+    /// `TestRunAttr` and the fields added in 5.18.
+    #[repr(C)]
+    #[derive(Default)]
+    struct LiveAttr {
+        run: TestRunAttr,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        reserved: u32,
+    }
+    let mut attr = LiveAttr {
+        run: TestRunAttr {
+            prog_fd: program.as_raw_fd().cast_unsigned(),
+            data_size_in: u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+            data_in: frame.as_ptr() as u64,
+            repeat: 1,
+            ..TestRunAttr::default()
+        },
+        flags: LIVE_FRAMES,
+        ..LiveAttr::default()
+    };
+    // SAFETY: laid out as BPF_PROG_TEST_RUN reads it; the frame outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, std::ptr::from_mut(&mut attr), size_of::<LiveAttr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Opens a kprobe at the start of `function`, until the result is dropped. `pmu` is the number in
+/// `/sys/bus/event_source/devices/kprobe/type`.
+///
+/// # Errors
+/// The kernel's: `ENOENT` for a function it does not know, `EINVAL` for one that cannot be probed, `EPERM`.
+pub fn open_kprobe(pmu: u32, function: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    /// `struct perf_event_attr` up to `config2` (`PERF_ATTR_SIZE_VER1`).
+    #[repr(C)]
+    #[derive(Default)]
+    struct PerfAttr {
+        kind: u32,
+        size: u32,
+        config: u64,
+        sample_period: u64,
+        sample_type: u64,
+        read_format: u64,
+        flags: u64,
+        wakeup_events: u32,
+        bp_type: u32,
+        kprobe_function: u64,
+        probe_offset: u64,
+    }
+    let attr = PerfAttr {
+        kind: pmu,
+        size: size_of::<PerfAttr>() as u32,
+        kprobe_function: function.as_ptr() as u64,
+        ..PerfAttr::default()
+    };
+    // SAFETY: the attribute states its size, and the name outlives the call. No process, first CPU, no group.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(&attr), -1, 0, -1, 1 << 3) };
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

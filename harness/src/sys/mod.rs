@@ -1,0 +1,29 @@
+//! Everything unsafe: system calls that no library wraps, and memory shared with the kernel.
+//!
+//! The rest of the crate is safe code; a new unsafe block belongs here, with its reason.
+#![allow(unsafe_code, reason = "this module is the crate's only place for it")]
+
+mod bpf;
+mod ethtool;
+mod machine;
+mod memory;
+mod packet;
+mod thread;
+
+use std::io;
+
+pub use bpf::{
+    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, open_kprobe, test_run, test_run_live,
+};
+pub use ethtool::{
+    EthtoolFeatures, EthtoolStrings, ethtool_features, ethtool_statistics, ethtool_strings, set_ethtool_features,
+};
+pub use machine::{lift_memlock, try_kvm};
+pub use memory::{MappedArray, bytes_of, read_pod};
+pub use packet::{SEND_BATCH, packet_sender, send_frames};
+pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs};
+
+/// The error of a system call that returned a negative number.
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
