@@ -2,7 +2,7 @@
 //!
 //! The modules follow the data. A `scenario` (or the command line) names a [`capture`], a [`topology`] and programs;
 //! [`kernel`] says what this machine can do; `run` plays the frames through the programs of the `suite`, in
-//! `lockstep` or on the `wire`; what they saw is an [`observation`], rendered as a `snapshot` or a `report`.
+//! `lockstep` or on the [`wire`]; what they saw is an [`observation`], rendered as a `snapshot` or a `report`.
 //! Dependencies point down this list, and the runner never prints: `cli` consumes its steps.
 #![deny(unsafe_code)]
 
@@ -13,3 +13,4 @@ pub mod object;
 pub mod observation;
 pub mod sys;
 pub mod topology;
+pub mod wire;

@@ -1,0 +1,214 @@
+//! Wire mode: frames across real veth links, in one global order, every one accounted for.
+//!
+//! A frame is sent from a packet socket at the client's or the server's interface and crosses a veth link. At the device
+//! under test the lab's own XDP program recognises it, stamps it with its time in the capture, and passes it to the
+//! programs under test and to the kernel's stack. What leaves is counted at the far ends, where it is swallowed, so that
+//! nothing but the device under test ever answers.
+//!
+//! - `place`: the interfaces involved.
+//! - `attach`: programs under test, their order and undoing.
+//! - `ledger`: the lab's own object, for one replay.
+//! - `inject`: sending without loss; `pace`: when.
+//! - `window`: packets under way; `account`: where each ended.
+//! - `bare`: a link without a device under test, for benchmarks.
+
+mod account;
+mod attach;
+mod bare;
+mod inject;
+mod ledger;
+mod pace;
+mod place;
+mod replay;
+mod window;
+
+use crate::kernel::btf::BtfError;
+use crate::object::ObjectError;
+use crate::observation;
+use crate::topology::TopologyError;
+
+pub use account::Progress;
+pub use attach::Attachments;
+pub use bare::BareLink;
+pub use ledger::Arrived;
+pub use pace::{Pacing, Speed, SpeedError};
+pub use replay::{OnProgress, replay};
+
+/// How frames are put on the wire.
+pub const ENGINE: &str = "sendmmsg + qdisc bypass";
+
+/// Why a wire run could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The topology has no place for wire mode.
+    #[error("topology {topology} cannot be used in wire mode: {problem}")]
+    Topology {
+        /// Name of the topology.
+        topology: String,
+        /// What it lacks.
+        problem: String,
+    },
+    /// An object or program failed.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The network could not be asked or changed.
+    #[error(transparent)]
+    Network(#[from] TopologyError),
+    /// The kernel's types lack what the ledger reads.
+    #[error("cannot find the kernel's fields that the ledger reads")]
+    Btf(#[from] BtfError),
+    /// There is one XDP program already.
+    #[error("cannot attach XDP program {second}: program {first} is attached, and wire mode runs one XDP program")]
+    SecondXdp {
+        /// The program attached before.
+        first: String,
+        /// The one that was refused.
+        second: String,
+    },
+    /// More tc programs than there are priorities.
+    #[error("cannot attach more than {most} programs at {hook}")]
+    TooMany {
+        /// The hook.
+        hook: &'static str,
+        /// The limit.
+        most: usize,
+    },
+    /// The kernel does not let the lab's XDP program call the one under test.
+    #[error("cannot call XDP program {program} of object {object} from the lab's own")]
+    Chain {
+        /// Name of the object.
+        object: String,
+        /// Name of the program.
+        program: String,
+        /// The kernel's error.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    System {
+        /// What was attempted, on what.
+        operation: String,
+        /// The kernel's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The next frame could not be read.
+    #[error("cannot read the next frame")]
+    Frames(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The kernel does not send a frame.
+    #[error(
+        "cannot send packet {packet} ({len} bytes) on interface {interface}, which takes frames of 14 to {largest} bytes"
+    )]
+    Refused {
+        /// Number of the packet in the capture.
+        packet: u64,
+        /// Its bytes.
+        len: usize,
+        /// The most that the interface takes.
+        largest: usize,
+        /// The interface.
+        interface: String,
+        /// The kernel's error.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How a replay is done.
+#[derive(Clone, Copy, Debug)]
+pub struct WireOptions {
+    /// How fast.
+    pub speed: Speed,
+    /// Whether the frames that arrive at the far ends are kept.
+    pub record: bool,
+    /// How long to wait for a packet whose end is not known before it counts as unaccounted, and for any progress.
+    pub deadline: std::time::Duration,
+}
+
+impl Default for WireOptions {
+    fn default() -> Self {
+        Self { speed: Speed::Top, record: false, deadline: std::time::Duration::from_secs(2) }
+    }
+}
+
+/// A packet that the kernel gave up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelDrop {
+    /// Number in the capture.
+    pub packet: u64,
+    /// The kernel's name of the reason, `NOT_SPECIFIED` where it gives none.
+    pub reason: String,
+    /// Address of the code that gave it up.
+    pub location: u64,
+}
+
+/// A packet whose end is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaccounted {
+    /// Number in the capture.
+    pub packet: u64,
+    /// How far it came.
+    pub progress: Progress,
+}
+
+/// Most entries of each list in an outcome; counts are exact all the same.
+pub const LISTED: usize = 10_000;
+
+/// What a replay found, beside what the programs under test saw.
+#[derive(Clone, Debug, Default)]
+pub struct WireOutcome {
+    /// The account of every packet.
+    pub ledger: observation::Ledger,
+    /// Packets that a program's verdict ended, one row per program, verdict and flow.
+    pub drops: Vec<observation::Drop>,
+    /// Packets that the kernel gave up, in the order sent; the first [`LISTED`].
+    pub kernel_drops: Vec<KernelDrop>,
+    /// Packets whose end is not known, in the order sent; the first [`LISTED`].
+    pub unaccounted: Vec<Unaccounted>,
+    /// How well the schedule was kept.
+    pub pacing: Pacing,
+    /// How frames were sent.
+    pub engine: String,
+    /// Frames at the far ends, in the order of their arrival; empty unless recorded. They are held in memory.
+    pub received: Vec<Arrived>,
+    /// Frames that the recorder had no room for.
+    pub unrecorded: u64,
+    /// Frames of the server's side that were not offered, because the topology has no such side.
+    pub withheld: u64,
+    /// Packets at the device under test that the lab did not send there. Those that it forwarded count as generated.
+    pub foreign: u64,
+    /// Packets that could not be stamped and so not be followed beyond XDP: they count as ended there.
+    pub unstamped: u64,
+    /// Packets that arrived at a far end without having left through tc: sent back or redirected by XDP.
+    pub by_xdp: u64,
+    /// Whether the run was stopped from outside.
+    pub interrupted: bool,
+    /// Whether the run was given up, because frames did not reach the device under test.
+    pub stalled: bool,
+}
+
+impl WireOutcome {
+    /// What a reader must know to judge the numbers.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut note = |count: u64, text: &str| {
+            if count > 0 {
+                notes.push(format!("{count} {text}"));
+            }
+        };
+        note(self.withheld, "frames of the server's side were not offered: the topology has no such side");
+        note(self.foreign, "packets at the device under test were not sent by the lab");
+        note(self.unstamped, "packets could not be stamped and followed beyond XDP");
+        note(self.by_xdp, "frames reached a far end straight from XDP, past tc");
+        note(self.unrecorded, "arrived frames were not recorded: no room");
+        if self.stalled {
+            notes.push("given up: frames did not reach the device under test".to_owned());
+        }
+        for lost in self.unaccounted.iter().take(10) {
+            notes.push(format!("packet {} is unaccounted for: {}", lost.packet, lost.progress));
+        }
+        notes
+    }
+}

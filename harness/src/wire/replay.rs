@@ -1,0 +1,264 @@
+//! A replay from its first frame to its account.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::account::Programs;
+use super::attach::Attachments;
+use super::inject::{Injector, Outgoing, Went};
+use super::ledger::Ledger;
+use super::pace::{Keeping, Schedule};
+use super::place::{Place, readdress};
+use super::window::{Books, Window};
+use super::{ENGINE, WireError, WireOptions, WireOutcome};
+use crate::capture::{Frame, Side};
+use crate::kernel::btf::Btf;
+use crate::kernel::reasons::DropReasons;
+use crate::object::ObjectError;
+use crate::sys::{self, Pinned, SEND_BATCH};
+use crate::topology::Network;
+
+/// Called between batches with the number of frames sent so far: the caller shows progress and lets the programs under
+/// test be read, before their rings fill.
+pub type OnProgress<'a> = dyn FnMut(u64) -> Result<(), ObjectError> + 'a;
+
+/// Sends `frames` through the device under test and accounts for every one.
+///
+/// `stop` ends the run early, with what was done so far. Whatever the outcome, the ledger's programs are detached when
+/// this returns.
+///
+/// # Errors
+/// A frame that cannot be read or sent, a program that cannot be attached, an error of `on_progress`.
+pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    network: &Network,
+    attachments: &mut Attachments,
+    frames: impl Iterator<Item = Result<Frame, E>>,
+    options: &WireOptions,
+    stop: &AtomicBool,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<WireOutcome, WireError> {
+    let place = Place::of(network)?;
+    let ledger = Ledger::arm(network, &place, attachments, options.record)?;
+    let injector = Injector::open(&place, options.deadline, stop)?;
+    let pinned = Pinned::here()
+        .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
+    let mut run = Run {
+        place: &place,
+        programs: &attachments.programs,
+        options,
+        ledger,
+        injector,
+        stop,
+        cpu: pinned.cpu,
+        reasons: DropReasons::new(Btf::kernel()?),
+        schedule: Schedule::new(options.speed),
+        keeping: Keeping::default(),
+        window: Window::new(),
+        batch: Batch::default(),
+        books: Books::default(),
+        start_ns: None,
+        on_progress,
+    };
+    run.books.outcome.engine = ENGINE.to_owned();
+    let result = run.all(frames);
+    // A frame that cannot be read or sent does not take back what was done, but is what the caller must hear.
+    let settled = run.settle();
+    result?;
+    settled?;
+    run.finish()
+}
+
+struct Run<'a, 'b> {
+    place: &'a Place,
+    programs: &'a Programs,
+    options: &'a WireOptions,
+    ledger: Ledger,
+    injector: Injector<'a>,
+    stop: &'a AtomicBool,
+    cpu: usize,
+    reasons: DropReasons,
+    schedule: Schedule,
+    keeping: Keeping,
+    window: Window,
+    batch: Batch,
+    books: Books,
+    /// Monotonic time of the first frame's sending.
+    start_ns: Option<u64>,
+    on_progress: &'a mut OnProgress<'b>,
+}
+
+/// The last packets of the window that wait to be sent together, all on one side.
+#[derive(Debug, Default)]
+struct Batch {
+    side: usize,
+    due: Vec<Option<u64>>,
+}
+
+impl Run<'_, '_> {
+    fn all<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        &mut self,
+        frames: impl Iterator<Item = Result<Frame, E>>,
+    ) -> Result<(), WireError> {
+        for frame in frames {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.flush()?;
+                    return Err(WireError::Frames(error.into()));
+                }
+            };
+            if self.ended() {
+                break;
+            }
+            self.offer(frame)?;
+        }
+        self.flush()
+    }
+
+    /// Whether nothing more is to be sent.
+    fn ended(&mut self) -> bool {
+        let outcome = &mut self.books.outcome;
+        outcome.interrupted |= self.stop.load(Ordering::Relaxed);
+        outcome.interrupted || outcome.stalled
+    }
+
+    fn offer(&mut self, frame: Frame) -> Result<(), WireError> {
+        let place = self.place;
+        let (side, link) = match frame.side {
+            Side::Client => (0, Some(&place.client)),
+            Side::Server => (1, place.server.as_ref()),
+        };
+        let Some(link) = link else {
+            self.books.outcome.withheld += 1;
+            return Ok(());
+        };
+        let Frame { number, time_ns, mut data, .. } = frame;
+        if !link.dut.bridged {
+            readdress(&mut data, link);
+        }
+        let due = self.schedule.due(time_ns);
+        let early = self.is_early(due);
+        if early || side != self.batch.side || self.batch.due.len() == SEND_BATCH {
+            self.flush()?;
+        }
+        self.batch.side = side;
+        if let Err(data) = self.window.push(number, time_ns, data) {
+            self.flush()?;
+            self.settle()?;
+            // An empty window takes any frame.
+            let _ = self.window.push(number, time_ns, data);
+        }
+        self.batch.due.push(due);
+        if !early {
+            return Ok(());
+        }
+        if let (Some(due), Some(start_ns)) = (due, self.start_ns)
+            && self.injector.wait_until(start_ns + due) == Went::Stopped
+        {
+            self.books.outcome.interrupted = true;
+        }
+        self.flush()
+    }
+
+    /// Whether a frame is due only later: then those before it must not wait for it, and it must not wait for the next.
+    /// Frames that are late already go out in batches.
+    fn is_early(&self, due: Option<u64>) -> bool {
+        match (due, self.start_ns) {
+            (Some(due), Some(start_ns)) => sys::monotonic_ns() < start_ns + due,
+            // The first frame starts the clock, and is sent at once.
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// Sends the batch; forgets it if nothing more is to be sent.
+    fn flush(&mut self) -> Result<(), WireError> {
+        if self.batch.due.is_empty() || self.ended() {
+            let unsent = std::mem::take(&mut self.batch.due).len();
+            self.window.truncate(self.window.packets().len() - unsent);
+            return Ok(());
+        }
+        let packets = self.window.packets();
+        let first = packets.len() - self.batch.due.len();
+        let mut outgoing = [Outgoing { number: 0, time_ns: 0, slot: 0, data: &[] }; SEND_BATCH];
+        for (to, packet) in outgoing.iter_mut().zip(&packets[first..]) {
+            *to = Outgoing { number: packet.number, time_ns: packet.time_ns, slot: packet.slot, data: &packet.data };
+        }
+        let start_ns = *self.start_ns.get_or_insert_with(sys::monotonic_ns);
+        let count = self.batch.due.len();
+        let sent = self.injector.send(&self.ledger, self.batch.side, &outgoing[..count]);
+        let now = sys::monotonic_ns() - start_ns;
+        for due in self.batch.due.drain(..).take(sent.frames) {
+            self.keeping.sent(due, now);
+        }
+        self.window.truncate(first + sent.frames);
+        let went = sent.went?;
+        self.books.outcome.interrupted |= went == Went::Stopped;
+        self.books.outcome.stalled |= went == Went::Stalled;
+        self.progress()
+    }
+
+    fn progress(&mut self) -> Result<(), WireError> {
+        let received = &mut self.books.outcome.received;
+        self.ledger.collect(|frame| received.push(frame));
+        let sent = self.injector.sent(0) + self.injector.sent(1);
+        Ok((self.on_progress)(sent)?)
+    }
+
+    /// Waits until the end of every packet under way is known, and books it. Bounded by the deadline, so the stop flag
+    /// is not heeded: a run that is stopped still says where its packets ended.
+    fn settle(&mut self) -> Result<(), WireError> {
+        let deadline = sys::monotonic_ns() + u64::try_from(self.options.deadline.as_nanos()).unwrap_or(u64::MAX / 2);
+        for side in 0..2 {
+            if !self.books.outcome.stalled {
+                let went = self.injector.wait_seen(&self.ledger, side, 0, None);
+                self.books.outcome.stalled |= went == Went::Stalled;
+            }
+        }
+        self.leave_softirqs();
+        let programs = self.programs;
+        let mut ended = 0;
+        while !self.window.has_ended(&mut ended, &self.ledger, programs, &self.reasons)
+            && sys::monotonic_ns() < deadline
+        {
+            std::thread::yield_now();
+        }
+        self.window.harvest(&self.ledger, programs, &self.reasons, &mut self.books);
+        self.progress()
+    }
+
+    /// Makes sure that no packet is half-way through the device under test. On this thread's CPU none can be while it
+    /// runs; if XDP ran elsewhere too, whatever runs there must end first.
+    fn leave_softirqs(&self) {
+        let here = 1 << (self.cpu % 64);
+        let elsewhere = (0..2).any(|side| self.ledger.counters(side).cpus & !here != 0);
+        if elsewhere && sys::wait_for_softirqs().is_err() {
+            // Without membarrier the wait for each packet's end has to do.
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for the last frames at the far ends and closes the books.
+    fn finish(mut self) -> Result<WireOutcome, WireError> {
+        let end_ns = self.start_ns.map_or(0, |start_ns| sys::monotonic_ns() - start_ns);
+        let deadline = sys::monotonic_ns() + u64::try_from(self.options.deadline.as_nanos()).unwrap_or(u64::MAX / 2);
+        for side in [0, 1_u32] {
+            let index = side as usize;
+            let generated = loop {
+                let generated = self.ledger.generated(side)?;
+                let arrived = self.ledger.arrived(index);
+                if arrived >= self.books.left(index) + generated || sys::monotonic_ns() >= deadline {
+                    break generated;
+                }
+                std::thread::yield_now();
+            };
+            let counters = self.ledger.counters(index);
+            self.books.balance(index, generated, counters.arrived);
+            self.books.outcome.foreign += counters.foreign;
+            self.books.outcome.unstamped += counters.unstamped;
+            self.books.outcome.unrecorded += counters.unrecorded;
+        }
+        self.progress()?;
+        self.books.outcome.pacing = self.keeping.summary(self.options.speed, end_ns);
+        Ok(self.books.close(&self.place.host))
+    }
+}

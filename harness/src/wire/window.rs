@@ -1,0 +1,200 @@
+//! The packets under way, and the account of those that have ended.
+
+use std::collections::BTreeMap;
+
+use bpflab_programs::ledger::{LEFT_CLIENT, LEFT_SERVER, SLOTS};
+
+use super::account::{End, Programs, end, may_be_verdict};
+use super::ledger::Ledger;
+use super::{KernelDrop, LISTED, Unaccounted, WireOutcome};
+use crate::kernel::reasons::DropReasons;
+use crate::observation;
+
+/// Bytes of frames in one window: a window that holds large frames ends before its slots do, so that memory stays small.
+const WINDOW_BYTES: usize = 16 << 20;
+
+/// A packet under way.
+#[derive(Debug)]
+pub(super) struct Packet {
+    pub(super) number: u64,
+    pub(super) time_ns: u64,
+    pub(super) slot: u32,
+    pub(super) data: Vec<u8>,
+}
+
+/// The packets sent since everything was last accounted for.
+#[derive(Debug)]
+pub(super) struct Window {
+    packets: Vec<Packet>,
+    bytes: usize,
+    slots: Slots,
+}
+
+/// Slots that a new packet may have. One whose packet's end is not known stays taken: the kernel may still hold the
+/// packet and speak of it later.
+#[derive(Debug)]
+struct Slots {
+    next: u32,
+    taken: Vec<bool>,
+}
+
+impl Slots {
+    fn free(&mut self) -> Option<u32> {
+        while let Some(taken) = self.taken.get(self.next as usize) {
+            self.next += 1;
+            if !taken {
+                return Some(self.next - 1);
+            }
+        }
+        None
+    }
+}
+
+impl Window {
+    pub(super) fn new() -> Self {
+        Self { packets: Vec::new(), bytes: 0, slots: Slots { next: 0, taken: vec![false; SLOTS] } }
+    }
+
+    /// Takes a packet in, or gives it back when the window is full.
+    pub(super) fn push(&mut self, number: u64, time_ns: u64, data: Vec<u8>) -> Result<(), Vec<u8>> {
+        if self.bytes > 0 && self.bytes + data.len() > WINDOW_BYTES {
+            return Err(data);
+        }
+        let Some(slot) = self.slots.free() else { return Err(data) };
+        self.bytes += data.len();
+        self.packets.push(Packet { number, time_ns, slot, data });
+        Ok(())
+    }
+
+    pub(super) fn packets(&self) -> &[Packet] {
+        &self.packets
+    }
+
+    /// Forgets the packets from the `sent`-th on, which did not go out.
+    pub(super) fn truncate(&mut self, sent: usize) {
+        self.packets.truncate(sent);
+    }
+
+    /// Whether every packet has ended; `from` is where the last look stopped, and is moved on.
+    pub(super) fn has_ended(
+        &self,
+        from: &mut usize,
+        ledger: &Ledger,
+        programs: &Programs,
+        reasons: &DropReasons,
+    ) -> bool {
+        while let Some(packet) = self.packets.get(*from) {
+            if matches!(
+                end(&ledger.fate(packet.slot), programs, |reason| may_be_verdict(&reasons.name(reason))),
+                End::Open(_)
+            ) {
+                return false;
+            }
+            *from += 1;
+        }
+        true
+    }
+
+    /// Books every packet and empties the window.
+    pub(super) fn harvest(&mut self, ledger: &Ledger, programs: &Programs, reasons: &DropReasons, books: &mut Books) {
+        for packet in &self.packets {
+            let fate = ledger.fate(packet.slot);
+            let end = end(&fate, programs, |reason| may_be_verdict(&reasons.name(reason)));
+            if matches!(end, End::Open(_)) {
+                self.slots.taken[packet.slot as usize] = true;
+            } else {
+                ledger.clear(packet.slot);
+            }
+            books.enter(packet, end, reasons);
+        }
+        self.packets.clear();
+        self.bytes = 0;
+        self.slots.next = 0;
+    }
+}
+
+/// The account of a run.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    pub(super) outcome: WireOutcome,
+    /// Packets that left, by side.
+    left: [u64; 2],
+    verdicts: BTreeMap<(&'static str, &'static str, String, String), u64>,
+}
+
+impl Books {
+    fn enter(&mut self, packet: &Packet, end: End<'_>, reasons: &DropReasons) {
+        let (outcome, number) = (&mut self.outcome, packet.number);
+        let ledger = &mut outcome.ledger;
+        ledger.offered += 1;
+        match end {
+            End::Left(sides) => {
+                ledger.delivered += 1;
+                self.left[0] += u64::from(sides & LEFT_CLIENT != 0);
+                self.left[1] += u64::from(sides & LEFT_SERVER != 0);
+            }
+            End::Verdict { hook, verdict, program } => {
+                ledger.consumed += 1;
+                *ledger.consumed_by.entry(format!("{verdict} by {program}")).or_default() += 1;
+                let flow = crate::flow_name::of(&packet.data);
+                *self.verdicts.entry((hook, verdict, program.to_owned(), flow)).or_default() += 1;
+            }
+            End::Local => {
+                ledger.consumed += 1;
+                *ledger.consumed_by.entry("local delivery".to_owned()).or_default() += 1;
+            }
+            End::Dropped { reason, location } => {
+                let reason = reasons.name(reason);
+                ledger.dropped += 1;
+                *ledger.dropped_by.entry(reason.clone()).or_default() += 1;
+                if outcome.kernel_drops.len() < LISTED {
+                    outcome.kernel_drops.push(KernelDrop { packet: number, reason, location });
+                }
+            }
+            End::Open(progress) => {
+                ledger.unaccounted += 1;
+                if outcome.unaccounted.len() < LISTED {
+                    outcome.unaccounted.push(Unaccounted { packet: number, progress });
+                }
+            }
+        }
+    }
+
+    /// Packets that left on a side.
+    pub(super) fn left(&self, side: usize) -> u64 {
+        self.left[side]
+    }
+
+    /// Compares what left with what arrived. What did not arrive was lost on the last link: those packets count as
+    /// dropped there, though which ones they are is not known.
+    pub(super) fn balance(&mut self, side: usize, generated: u64, arrived: u64) {
+        const LOST: &str = "LOST_ON_LAST_LINK";
+        let expected = self.left[side] + generated;
+        let ledger = &mut self.outcome.ledger;
+        ledger.generated += generated;
+        let lost = expected.saturating_sub(arrived).min(ledger.delivered);
+        if lost > 0 {
+            ledger.delivered -= lost;
+            ledger.dropped += lost;
+            *ledger.dropped_by.entry(LOST.to_owned()).or_default() += lost;
+        }
+        self.outcome.by_xdp += arrived.saturating_sub(expected);
+    }
+
+    /// The rows of packets that a verdict ended.
+    pub(super) fn close(mut self, host: &str) -> WireOutcome {
+        self.outcome.drops = self
+            .verdicts
+            .into_iter()
+            .map(|((by, reason, place, flow), packets)| observation::Drop {
+                by: by.split(' ').next().unwrap_or(by).to_owned(),
+                reason: reason.to_owned(),
+                place,
+                host: host.to_owned(),
+                flow,
+                packets,
+            })
+            .collect();
+        self.outcome
+    }
+}
