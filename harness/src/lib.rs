@@ -1,7 +1,7 @@
 //! A test-and-replay lab for eBPF network programs.
 //!
 //! The modules follow the data. A `scenario` (or the command line) names a [`capture`], a [`topology`] and programs;
-//! [`kernel`] says what this machine can do; `run` plays the frames through the programs of the `suite`, in
+//! [`kernel`] says what this machine can do; `run` plays the frames through the programs of the [`suite`], in
 //! `lockstep` or on the [`wire`]; what they saw is an [`observation`], rendered as a `snapshot` or a `report`.
 //! Dependencies point down this list, and the runner never prints: `cli` consumes its steps.
 #![deny(unsafe_code)]
@@ -11,6 +11,7 @@ pub mod flow_name;
 pub mod kernel;
 pub mod object;
 pub mod observation;
+pub mod suite;
 pub mod sys;
 pub mod topology;
 pub mod wire;
