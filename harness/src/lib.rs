@@ -1,16 +1,22 @@
 //! A test-and-replay lab for eBPF network programs.
 //!
-//! The modules follow the data. A `scenario` (or the command line) names a [`capture`], a [`topology`] and programs;
-//! [`kernel`] says what this machine can do; `run` plays the frames through the programs of the [`suite`], in
-//! `lockstep` or on the [`wire`]; what they saw is an [`observation`], rendered as a `snapshot` or a `report`.
-//! Dependencies point down this list, and the runner never prints: `cli` consumes its steps.
+//! The modules follow the data. A [`scenario`] (or the command line) names a [`capture`], a [`topology`] and programs;
+//! [`kernel`] says what this machine can do; [`run`] plays the frames through the programs of the [`suite`], in
+//! [`lockstep`] or on the [`wire`]; what they saw is an [`observation`], rendered as a [`snapshot`] or a [`report`].
+//! Dependencies point down this list, and the runner never prints: [`cli`] consumes its steps.
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod cli;
 pub mod flow_name;
 pub mod kernel;
+pub mod lockstep;
 pub mod object;
 pub mod observation;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod snapshot;
 pub mod suite;
 pub mod sys;
 pub mod topology;

@@ -1,0 +1,193 @@
+//! What the command line accepts.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
+use crate::object::Clock;
+use crate::scenario::Mode;
+use crate::suite::Family;
+use crate::wire::Speed;
+
+/// Where scenarios are looked for if nothing is said.
+pub const SCENARIOS: &str = "scenarios";
+
+/// A test-and-replay lab for eBPF network programs.
+#[derive(Debug, Parser)]
+#[command(name = "bpflab", version, max_term_width = 100)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replay a capture through the suite and print what was seen.
+    Replay(ReplayArgs),
+    /// Run scenarios and hold them against their snapshots.
+    Run(RunArgs),
+    /// List scenarios.
+    List(ListArgs),
+    /// Make a scenario folder from a capture, with a pending snapshot.
+    New(NewArgs),
+    /// Say what this machine has, what it lacks, what that costs and how to get it.
+    Doctor(DoctorArgs),
+    /// Remove what a killed run left behind.
+    Clean(CleanArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `bpflab replay`.
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// The capture: pcap or pcapng; `-` reads standard input.
+    pub capture: PathBuf,
+    /// How packets meet the programs; by default the mode that answers most on this machine.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Pace in wire mode: `1x` as captured, `10x`, packets a second (`5000`), or `top`.
+    #[arg(long, default_value = "top", value_name = "SPEED")]
+    pub speed: Speed,
+    /// Programs to load, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    pub programs: Vec<Family>,
+    /// Only packets that match this pcap filter expression.
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+    /// Only the first packets, after the filter.
+    #[arg(long, value_name = "PACKETS")]
+    pub limit: Option<u64>,
+    /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
+    #[arg(long, default_value = "bridge", value_name = "NAME|FILE")]
+    pub topology: String,
+    /// Clock of the analysis in wire mode: the capture's times, or the kernel's during the replay.
+    #[arg(long, value_enum, default_value = "capture")]
+    pub clock: ClockArg,
+    /// Drop malformed packets at XDP.
+    #[arg(long)]
+    pub drop_malformed: bool,
+    /// How the frames are treated before they are sent.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the answer to a file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Rows per table of the report; 0 shows all.
+    #[arg(long, default_value_t = 10)]
+    pub rows: usize,
+    /// Keep the frames as offered and as received, the record and any verifier log in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub artefacts: Option<PathBuf>,
+    /// No progress, no notes on standard error.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// The analysis clocks of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ClockArg {
+    /// The capture's time of each packet.
+    Capture,
+    /// The kernel's clock during the replay.
+    Kernel,
+}
+
+impl From<ClockArg> for Clock {
+    fn from(clock: ClockArg) -> Self {
+        match clock {
+            ClockArg::Capture => Self::Capture,
+            ClockArg::Kernel => Self::Kernel,
+        }
+    }
+}
+
+/// Treatment of frames before they are sent.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TrafficArgs {
+    /// Frames over the MTU.
+    #[arg(long, value_enum, default_value_t)]
+    pub oversize: Oversize,
+    /// Frames that the capture cut (snap length).
+    #[arg(long, value_enum, default_value_t)]
+    pub truncated: Truncated,
+    /// Wrong checksums.
+    #[arg(long, value_enum, default_value_t)]
+    pub checksums: Checksums,
+    /// Largest IP packet, bytes.
+    #[arg(long, default_value_t = 1500)]
+    pub mtu: u32,
+    /// Which end each packet enters: `auto`, `mac`, `endpoint`, or `client-nets=10.0.0.0/8,fd00::/8`.
+    #[arg(long, default_value = "auto", value_name = "POLICY")]
+    pub sides: SidesPolicy,
+}
+
+/// `bpflab run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Only the scenario of this name; else those whose name contains this, or matches it as a glob.
+    pub pattern: Option<String>,
+    /// Only this mode.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+    /// Write one record per run as JSON lines.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print only failures and the summary.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `bpflab list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only the scenario of this name; else those whose name contains this, or matches it as a glob.
+    pub pattern: Option<String>,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab new`.
+#[derive(Debug, clap::Args)]
+pub struct NewArgs {
+    /// `family/behaviour`: the folder below the scenarios, in lower case with dashes.
+    pub name: String,
+    /// The capture; copied into the folder.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: PathBuf,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+}
+
+/// `bpflab doctor`.
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab clean`.
+#[derive(Debug, clap::Args)]
+pub struct CleanArgs {
+    /// Remove nothing; fail if there is something to remove.
+    #[arg(long)]
+    pub check: bool,
+}

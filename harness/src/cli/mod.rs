@@ -1,0 +1,105 @@
+//! The `bpflab` command: arguments in, exit code out. Every command is a thin layer over the library, and a consumer
+//! of its steps.
+
+mod args;
+mod clean;
+mod display;
+mod doctor;
+mod new;
+mod replay;
+mod run;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+pub use args::{Args, Command};
+pub use run::RUNS;
+
+/// The exit codes, an interface of their own: scripts may rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Everything passed.
+    Passed = 0,
+    /// A scenario failed, or a packet is unaccounted for.
+    Failed = 1,
+    /// Wrong usage or invalid input.
+    Invalid = 2,
+    /// Nothing was selected.
+    Nothing = 4,
+    /// The lab could not run here: no root, no BTF, ...; `EX_UNAVAILABLE` of sysexits.h.
+    Unavailable = 69,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command's failure: what to print and how to exit.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// The whole message, causes included.
+    pub message: String,
+}
+
+impl Failure {
+    /// Invalid usage or input, with the chain of causes.
+    pub fn invalid(error: &dyn std::error::Error) -> Self {
+        Self { exit: Exit::Invalid, message: chain(error) }
+    }
+
+    /// The lab cannot run, with the chain of causes.
+    pub fn unavailable(error: &dyn std::error::Error) -> Self {
+        Self { exit: Exit::Unavailable, message: chain(error) }
+    }
+}
+
+/// An error and its causes in one line, each said once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent wrappers repeat their cause.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Parses the command line and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    console::set_colors_enabled(console::colors_enabled() && console::user_attended());
+    let result = match args.command {
+        Command::Replay(args) => replay::replay(&args),
+        Command::Run(args) => run::run(&args),
+        Command::List(args) => run::list(&args),
+        Command::New(args) => new::new(&args),
+        Command::Doctor(args) => Ok(doctor::doctor(&args)),
+        Command::Clean(args) => clean::clean(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "bpflab", &mut std::io::stdout());
+            Ok(Exit::Passed)
+        }
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // Parsers' messages bring a line end of their own.
+            eprintln!("bpflab: {}", failure.message.trim_end());
+            failure.exit.into()
+        }
+    }
+}

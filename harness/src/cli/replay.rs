@@ -1,0 +1,140 @@
+//! `bpflab replay`: the main job.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::args::ReplayArgs;
+use super::display::Progress;
+use super::{Exit, Failure, chain};
+use crate::capture;
+use crate::object::Refusal;
+use crate::report::terminal::{self, Layout};
+use crate::run::{self, Plan, RunError};
+use crate::scenario::spec::Programs;
+use crate::topology::TopologyChoice;
+use crate::wire::WireError;
+
+/// Runs the capture and prints the report.
+pub fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
+    let spool = spool(&args.capture)?;
+    let plan = plan(args, spool.as_ref().map_or(args.capture.as_path(), |file| file.path()))?;
+    let stop = super::signals::stop_flag();
+    let mut progress = Progress::new(args.quiet);
+    let result = run::run(&plan, stop, &mut |step| progress.step(&step));
+    progress.finish();
+    let mut document = result.map_err(|error| {
+        let mut failure = failure(&error, args.artefacts.as_deref());
+        if matches!(error, RunError::Wire(WireError::Topology { .. })) {
+            // It knows the topology by the name that the file gives it, if any.
+            failure.message = format!("--topology {}: {}", args.topology, failure.message);
+        }
+        if let Some(file) = &spool {
+            // Nobody gave this file its name.
+            failure.message = failure.message.replace(&file.path().display().to_string(), "standard input");
+        }
+        failure
+    })?;
+    document.capture.file = args.capture.display().to_string();
+    let text = if args.json {
+        document.to_json()
+    } else {
+        let colours = args.output.is_none() && std::io::stdout().is_terminal() && console::colors_enabled();
+        let rows = if args.rows == 0 { usize::MAX } else { args.rows };
+        terminal::render(&document, Layout { colours, rows })
+    };
+    if let Some(folder) = &args.artefacts {
+        write(&folder.join("record.json"), &document.to_json())?;
+    }
+    match &args.output {
+        Some(path) => write(path, &text)?,
+        // A reader that went away (`| head`) is no failure.
+        None => drop(std::io::stdout().write_all(text.as_bytes())),
+    }
+    Ok(if document.observation.ledger.unaccounted == 0 { Exit::Passed } else { Exit::Failed })
+}
+
+/// Standard input, kept in a file because a capture is read twice.
+fn spool(capture: &Path) -> Result<Option<tempfile::NamedTempFile>, Failure> {
+    if capture != Path::new("-") {
+        return Ok(None);
+    }
+    let spool = || -> std::io::Result<tempfile::NamedTempFile> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        std::io::copy(&mut std::io::stdin().lock().by_ref(), file.as_file_mut())?;
+        Ok(file)
+    };
+    spool().map(Some).map_err(|error| Failure::invalid(&error))
+}
+
+fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
+    let mut programs = if args.programs.is_empty() { Programs::default() } else { Programs::of(&args.programs) };
+    if args.drop_malformed {
+        match &mut programs.flows {
+            Some(flows) => flows.drop_malformed = true,
+            None => {
+                let message = "--drop-malformed needs the program flows, which --programs leaves out".to_owned();
+                return Err(Failure { exit: Exit::Invalid, message });
+            }
+        }
+    }
+    let topology = TopologyChoice::from_argument(&args.topology).map_err(|error| Failure::invalid(&error))?;
+    topology.validate().map_err(|error| Failure {
+        exit: Exit::Invalid,
+        message: format!("topology {}: {}", args.topology, chain(&error)),
+    })?;
+    Ok(Plan {
+        capture: capture.to_owned(),
+        options: capture::Options {
+            filter: args.filter.clone(),
+            limit: args.limit,
+            sides: args.traffic.sides.clone(),
+            oversize: args.traffic.oversize,
+            truncated: args.traffic.truncated,
+            checksums: args.traffic.checksums,
+            mtu: args.traffic.mtu,
+        },
+        mode: args.mode,
+        programs,
+        topology,
+        speed: args.speed,
+        clock: args.clock.into(),
+        artefacts: args.artefacts.clone(),
+    })
+}
+
+/// How a run's failure is told and which exit code it takes; a verifier's whole log goes to the artefacts.
+pub fn failure(error: &RunError, artefacts: Option<&Path>) -> Failure {
+    let mut message = chain(error);
+    if let Some((program, log)) = verifier_log(error) {
+        match artefacts {
+            Some(folder) => {
+                let path = folder.join(format!("verifier-{program}.log"));
+                if std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, log)).is_ok() {
+                    message.push_str(&format!("\nthe whole log is in {}", path.display()));
+                }
+            }
+            None => message.push_str("\n--artefacts FOLDER keeps the whole log"),
+        }
+    }
+    let exit = if error.is_invalid_input() { Exit::Invalid } else { Exit::Unavailable };
+    Failure { exit, message }
+}
+
+fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return Some((&refusal.program, &refusal.log));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn write(path: &PathBuf, text: &str) -> Result<(), Failure> {
+    let failed = |source| RunError::Artefact { path: path.clone(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(failed).map_err(|error| Failure::invalid(&error))?;
+    }
+    std::fs::write(path, text).map_err(failed).map_err(|error| Failure::invalid(&error))
+}

@@ -1,0 +1,271 @@
+//! `bpflab run` and `bpflab list`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use console::Style;
+use similar::TextDiff;
+
+use super::args::{ListArgs, RunArgs, SCENARIOS};
+use super::{Exit, Failure, chain};
+use crate::kernel;
+use crate::report::KernelSummary;
+use crate::run::RunError;
+use crate::scenario::trial::{Outcome, RECORD_VERSION, Record, Trial, snapshot_text};
+use crate::scenario::{Found, Mode};
+
+/// Below the current folder: where runs keep what they offered and received.
+pub const RUNS: &str = "reports/runs";
+
+fn select(root: &Path, pattern: Option<&str>) -> Result<Vec<Trial>, Failure> {
+    let root = root
+        .canonicalize()
+        .map_err(|source| Failure::invalid(&crate::scenario::ScenarioError::Read { path: root.to_owned(), source }))?;
+    let trials = Trial::all(&root).map_err(|error| Failure::invalid(&error))?;
+    let Some(pattern) = pattern else { return Ok(trials) };
+    // A name that is also part of others stands for itself, so that one scenario can be repeated alone.
+    if trials.iter().any(|trial| trial.found.name == pattern) {
+        return Ok(trials.into_iter().filter(|trial| trial.found.name == pattern).collect());
+    }
+    let glob = glob::Pattern::new(pattern).map_err(|error| Failure {
+        exit: Exit::Invalid,
+        message: format!("the pattern `{pattern}` is no glob: {error}"),
+    })?;
+    Ok(trials
+        .into_iter()
+        .filter(|trial| trial.found.name.contains(pattern) || glob.matches(&trial.found.name))
+        .collect())
+}
+
+/// Says that nothing was selected, and by what.
+fn nothing(folder: &Path, pattern: Option<&str>, mode: Option<Mode>) -> Exit {
+    let pattern = pattern.map_or_else(String::new, |pattern| format!(" by `{pattern}`"));
+    let mode = mode.map_or_else(String::new, |mode| format!(" in {mode} mode"));
+    eprintln!("bpflab: no scenario in {} is selected{pattern}{mode}", folder.display());
+    Exit::Nothing
+}
+
+/// Runs the selected scenarios and prints one line each, with a diff for each that fails.
+pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let mut trials = select(&args.scenarios, args.pattern.as_deref())?;
+    trials.retain(|trial| args.mode.is_none_or(|mode| mode == trial.mode));
+    if trials.is_empty() {
+        return Ok(nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
+    }
+    let mut output = args.output.as_ref().map(std::fs::File::create).transpose().map_err(|source| {
+        let path = args.output.clone().unwrap_or_default();
+        Failure::invalid(&RunError::Artefact { path, source })
+    })?;
+    let mut counts = Counts { left: trials.len(), ..Counts::default() };
+    for trial in &trials {
+        let record = record(trial);
+        counts.add(record.result);
+        show(trial, &record, args);
+        if let Some(file) = &mut output {
+            let line = serde_json::to_string(&record).unwrap_or_default();
+            writeln!(file, "{line}").map_err(|error| Failure::unavailable(&error))?;
+        }
+        if is_interrupted() {
+            break;
+        }
+    }
+    if counts.left > 0 {
+        println!("interrupted: {} not run", counts.left);
+    }
+    println!(
+        "{} passed, {} failed, {} unsupported, {} lab failures",
+        counts.passed, counts.failed, counts.unsupported, counts.lab
+    );
+    Ok(counts.exit())
+}
+
+fn is_interrupted() -> bool {
+    super::signals::stop_flag().load(Ordering::Relaxed)
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Selected and not yet run.
+    left: usize,
+    passed: u64,
+    failed: u64,
+    unsupported: u64,
+    lab: u64,
+}
+
+impl Counts {
+    fn add(&mut self, outcome: Outcome) {
+        self.left = self.left.saturating_sub(1);
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Unsupported => self.unsupported += 1,
+            Outcome::LabFailure => self.lab += 1,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            // What an interruption kept from running has not passed.
+            Self { failed: 1.., .. } | Self { left: 1.., .. } => Exit::Failed,
+            Self { lab: 1.., .. } => Exit::Unavailable,
+            // A run in which nothing could run has shown nothing.
+            Self { passed: 0, .. } => Exit::Unavailable,
+            _ => Exit::Passed,
+        }
+    }
+}
+
+/// Runs one trial and holds it against its snapshot. Never writes a snapshot: that takes a person.
+fn record(trial: &Trial) -> Record {
+    let start = Instant::now();
+    let mut record = Record {
+        version: RECORD_VERSION,
+        scenario: trial.found.name.clone(),
+        mode: trial.mode,
+        kernel: KernelSummary { release: kernel::release(), machine: std::env::consts::ARCH.to_owned() },
+        result: Outcome::Passed,
+        reasons: Vec::new(),
+        duration_ms: 0,
+        snapshot: None,
+        document: None,
+    };
+    let unmet = trial.unmet();
+    if !unmet.is_empty() {
+        // A feature that this kernel is declared to have is no reason to skip.
+        let contradicted = unmet.iter().any(|unmet| unmet.contradiction.is_some());
+        record.result = if contradicted { Outcome::Failed } else { Outcome::Unsupported };
+        record.reasons = unmet.iter().map(ToString::to_string).collect();
+        return record;
+    }
+    match trial.observe(&artefacts(trial), super::signals::stop_flag(), &mut |_| ()) {
+        Err(error) => {
+            record.result = if error.is_invalid_input() { Outcome::Failed } else { Outcome::LabFailure };
+            let artefacts = artefacts(trial);
+            record.reasons.push(super::replay::failure(&error, Some(&artefacts)).message);
+        }
+        Ok(seen) => {
+            if is_interrupted() {
+                record.reasons.push("interrupted before its end".to_owned());
+            }
+            record.reasons.extend(seen.failures.iter().map(ToString::to_string));
+            record.reasons.extend(difference(trial, &seen.text));
+            if !record.reasons.is_empty() {
+                record.result = Outcome::Failed;
+            }
+            record.snapshot = Some(seen.text);
+            record.document = Some(seen.document);
+        }
+    }
+    record.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    keep(trial, &record);
+    record
+}
+
+fn artefacts(trial: &Trial) -> PathBuf {
+    Path::new(RUNS).join(format!("{}-{}", trial.found.name.replace('/', "-"), trial.mode))
+}
+
+/// Leaves the record beside the captures of a failed trial, and removes what a passed one wrote.
+fn keep(trial: &Trial, record: &Record) {
+    let folder = artefacts(trial);
+    if record.result == Outcome::Passed {
+        let _ = std::fs::remove_dir_all(folder);
+    } else if let Ok(text) = serde_json::to_string_pretty(record) {
+        let _ = std::fs::create_dir_all(&folder);
+        let _ = std::fs::write(folder.join("record.json"), text);
+    }
+}
+
+/// What the snapshot says otherwise, as a diff; nothing if it agrees.
+fn difference(trial: &Trial, text: &str) -> Option<String> {
+    let path = trial.snapshot_file();
+    let file = match std::fs::read_to_string(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            return Some(format!(
+                "there is no snapshot {} ({}); `cargo test` writes a pending one, `cargo insta review` accepts it",
+                path.display(),
+                chain(&error)
+            ));
+        }
+    };
+    let expected = snapshot_text(&file);
+    if expected.trim_end() == text.trim_end() {
+        return None;
+    }
+    let diff = TextDiff::from_lines(expected, text);
+    Some(diff.unified_diff().context_radius(3).header("snapshot", "this run").to_string())
+}
+
+/// The command that repeats a trial alone, from the folder and with the scenarios of this one.
+fn repeat(trial: &Trial, scenarios: &Path) -> String {
+    let command = trial.repeat();
+    if scenarios == Path::new(SCENARIOS) {
+        return command;
+    }
+    format!("{command} --scenarios '{}'", scenarios.display().to_string().replace('\'', r"'\''"))
+}
+
+fn show(trial: &Trial, record: &Record, args: &RunArgs) {
+    let (mark, style) = match record.result {
+        Outcome::Passed => ("passed     ", Style::new().green()),
+        Outcome::Failed => ("failed     ", Style::new().red().bold()),
+        Outcome::Unsupported => ("unsupported", Style::new().yellow()),
+        Outcome::LabFailure => ("lab failure", Style::new().red().bold()),
+    };
+    if args.quiet && matches!(record.result, Outcome::Passed | Outcome::Unsupported) {
+        return;
+    }
+    println!("{} {:>6} ms  {}", style.apply_to(mark), record.duration_ms, trial.name());
+    for line in record.reasons.iter().flat_map(|reason| reason.lines()) {
+        let style = match line.chars().next() {
+            Some('+') => Style::new().green(),
+            Some('-') => Style::new().red(),
+            _ => Style::new(),
+        };
+        println!("    {}", style.apply_to(line));
+    }
+    if matches!(record.result, Outcome::Failed | Outcome::LabFailure) {
+        println!("    repeat: {}", repeat(trial, &args.scenarios));
+        println!("    artefacts: {}", artefacts(trial).display());
+    }
+}
+
+/// Lists scenarios with their modes, and what they lack here.
+pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let trials = select(&args.scenarios, args.pattern.as_deref())?;
+    if trials.is_empty() {
+        return Ok(nothing(&args.scenarios, args.pattern.as_deref(), None));
+    }
+    let rows: Vec<serde_json::Value> = trials
+        .iter()
+        .map(|trial| {
+            let unmet: Vec<String> = trial.unmet().iter().map(ToString::to_string).collect();
+            serde_json::json!({
+                "scenario": trial.found.name,
+                "mode": trial.mode,
+                "purpose": trial.found.scenario.purpose,
+                "unsupported": unmet,
+            })
+        })
+        .collect();
+    if args.json {
+        println!("{:#}", serde_json::json!({ "version": 1, "scenarios": rows }));
+        return Ok(Exit::Passed);
+    }
+    let width = trials.iter().map(|trial| trial.found.name.len()).max().unwrap_or(0);
+    for scenario in trials.chunk_by(|one, next| one.found.name == next.found.name) {
+        let modes: Vec<String> = scenario.iter().map(|trial| trial.mode.to_string()).collect();
+        let Found { name, scenario: spec, .. } = &scenario[0].found;
+        println!("{name:<width$}  {:<13}  {}", modes.join(" "), spec.purpose);
+        for trial in scenario {
+            for unmet in trial.unmet() {
+                println!("{:<width$}  {} is unsupported here: {unmet}", "", trial.mode);
+            }
+        }
+    }
+    Ok(Exit::Passed)
+}

@@ -1,0 +1,209 @@
+//! Lockstep mode: each packet through `BPF_PROG_TEST_RUN`, one after the other, under a virtual clock that reads the
+//! capture's timestamps.
+//!
+//! Nothing is sent and nothing sleeps, so a run is the same to the byte each time and as fast as its packets can be
+//! run. The kernel's own stack takes no part: a packet that every program lets pass counts as delivered.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aya::programs::ProgramFd;
+
+use crate::capture::{CaptureError, Frame};
+use crate::object::ObjectError;
+use crate::observation::{Drop, Ledger};
+use crate::suite::{self, Analyzer, Hook};
+use crate::sys;
+
+/// Packets between two looks at the analyzers' rings: few enough for the smallest ring, many enough to cost nothing.
+const DRAIN_EVERY: u64 = 64;
+
+/// Verdicts by number (`enum xdp_action` in `include/uapi/linux/bpf.h`).
+const XDP_VERDICTS: [&str; 5] = ["XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT"];
+const XDP_PASS: u32 = 2;
+/// `TC_ACT_*` by number (`include/uapi/linux/pkt_cls.h`).
+const TC_VERDICTS: [&str; 9] = [
+    "TC_ACT_OK",
+    "TC_ACT_RECLASSIFY",
+    "TC_ACT_SHOT",
+    "TC_ACT_PIPE",
+    "TC_ACT_STOLEN",
+    "TC_ACT_QUEUED",
+    "TC_ACT_REPEAT",
+    "TC_ACT_REDIRECT",
+    "TC_ACT_TRAP",
+];
+/// tc verdicts after which the packet goes on: `UNSPEC` (-1), `OK`, `RECLASSIFY` and `PIPE`.
+const TC_PASSES: [u32; 4] = [u32::MAX, 0, 1, 3];
+
+/// Reason given to a frame that `BPF_PROG_TEST_RUN` does not take.
+const UNRUNNABLE: &str = "REFUSED_BY_TEST_RUN";
+
+/// Why a lockstep run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum LockstepError {
+    /// A frame could not be read.
+    #[error("cannot read the next frame")]
+    Capture(#[from] CaptureError),
+    /// An object failed.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The kernel refused to run a program at all.
+    #[error("cannot run program {program} over packet {packet} ({len} bytes)")]
+    TestRun {
+        /// Name of the program.
+        program: String,
+        /// Number of the packet in the capture.
+        packet: u64,
+        /// Its length in bytes.
+        len: usize,
+        /// The kernel's error.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What a lockstep run adds to the analyzers' own findings.
+#[derive(Debug, Default)]
+pub struct LockstepOutcome {
+    /// The account of every packet.
+    pub ledger: Ledger,
+    /// Packets that a verdict ended, one row per program, verdict and flow.
+    pub drops: Vec<Drop>,
+    /// Whether the run was stopped from outside.
+    pub interrupted: bool,
+}
+
+struct Step {
+    hook: Hook,
+    program: &'static str,
+    fd: ProgramFd,
+}
+
+/// The programs of `analyzers` that see packets, in the order in which a packet meets them.
+fn steps(analyzers: &mut [Box<dyn Analyzer>]) -> Result<Vec<Step>, ObjectError> {
+    let mut steps = Vec::new();
+    for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
+        for analyzer in analyzers.iter_mut() {
+            for &(program, _) in analyzer.programs().iter().filter(|(_, at)| *at == hook) {
+                let fd = analyzer.object_mut().load_program(program, None)?;
+                steps.push(Step { hook, program, fd });
+            }
+        }
+    }
+    Ok(steps)
+}
+
+/// Runs every frame that `next` yields through the programs of `analyzers`; `next` says false at the end.
+///
+/// `progress` is told the number of packets done, every few packets; `stop` ends the run after the packet under way.
+///
+/// # Errors
+/// A frame that cannot be read, a program that cannot be loaded or run.
+pub fn replay(
+    analyzers: &mut [Box<dyn Analyzer>],
+    next: &mut dyn FnMut(&mut Frame) -> Result<bool, CaptureError>,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<LockstepOutcome, LockstepError> {
+    let steps = steps(analyzers)?;
+    let mut outcome = LockstepOutcome::default();
+    let mut ended: BTreeMap<(&str, &str, String), u64> = BTreeMap::new();
+    let mut frame = Frame::default();
+    while next(&mut frame)? {
+        if stop.load(Ordering::Relaxed) {
+            outcome.interrupted = true;
+            break;
+        }
+        for analyzer in analyzers.iter() {
+            analyzer.object().set_clock(frame.time_ns);
+        }
+        outcome.ledger.offered += 1;
+        match run_packet(&steps, &frame)? {
+            End::Passed => outcome.ledger.delivered += 1,
+            End::Verdict(program, verdict) => {
+                outcome.ledger.consumed += 1;
+                *outcome.ledger.consumed_by.entry(format!("{verdict} by {program}")).or_default() += 1;
+                *ended.entry((program, verdict, crate::flow_name::of(&frame.data))).or_default() += 1;
+            }
+            End::Unrunnable => {
+                outcome.ledger.dropped += 1;
+                *outcome.ledger.dropped_by.entry(UNRUNNABLE.to_owned()).or_default() += 1;
+            }
+        }
+        if outcome.ledger.offered.is_multiple_of(DRAIN_EVERY) {
+            suite::drain(analyzers)?;
+            progress(outcome.ledger.offered);
+        }
+    }
+    suite::drain(analyzers)?;
+    progress(outcome.ledger.offered);
+    outcome.drops = ended
+        .into_iter()
+        .map(|((program, verdict, flow), packets)| Drop {
+            by: if verdict.starts_with("XDP") { "xdp" } else { "tc" }.to_owned(),
+            reason: verdict.to_owned(),
+            place: program.to_owned(),
+            host: "dut".to_owned(),
+            flow,
+            packets,
+        })
+        .collect();
+    Ok(outcome)
+}
+
+/// How a packet's way through the programs ended.
+enum End {
+    Passed,
+    Verdict(&'static str, &'static str),
+    Unrunnable,
+}
+
+/// Runs one packet through the programs until one ends it.
+fn run_packet(steps: &[Step], frame: &Frame) -> Result<End, LockstepError> {
+    for step in steps {
+        let run = match sys::test_run(step.fd.as_fd(), &frame.data, None, 1) {
+            Ok(run) => run,
+            // The kernel takes no tc frame without a byte behind the Ethernet header, nor one over about a page
+            // (net/bpf/test_run.c, bpf_test_init and convert___skb_to_skb): a property of the packet, not a failure.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE)) => {
+                return Ok(End::Unrunnable);
+            }
+            Err(source) => {
+                let (program, packet) = (step.program.to_owned(), frame.number);
+                return Err(LockstepError::TestRun { program, packet, len: frame.data.len(), source });
+            }
+        };
+        if let Some(verdict) = ends(step.hook, run.verdict) {
+            return Ok(End::Verdict(step.program, verdict));
+        }
+    }
+    Ok(End::Passed)
+}
+
+/// The name of a verdict that ends a packet's way, or nothing for one that lets it pass.
+fn ends(hook: Hook, verdict: u32) -> Option<&'static str> {
+    match hook {
+        Hook::Xdp if verdict == XDP_PASS => None,
+        // The kernel treats an unknown action as XDP_ABORTED (net/core/filter.c, bpf_warn_invalid_xdp_action).
+        Hook::Xdp => Some(XDP_VERDICTS.get(verdict as usize).copied().unwrap_or("XDP_ABORTED")),
+        _ if TC_PASSES.contains(&verdict) => None,
+        _ => TC_VERDICTS.get(verdict as usize).copied(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_that_end_a_packet_are_named_and_the_others_pass() {
+        assert_eq!(ends(Hook::Xdp, 2), None);
+        assert_eq!(ends(Hook::Xdp, 1), Some("XDP_DROP"));
+        assert_eq!(ends(Hook::Xdp, 77), Some("XDP_ABORTED"));
+        assert_eq!(ends(Hook::TcIngress, u32::MAX), None);
+        assert_eq!(ends(Hook::TcIngress, 0), None);
+        assert_eq!(ends(Hook::TcIngress, 2), Some("TC_ACT_SHOT"));
+    }
+}

@@ -1,0 +1,5 @@
+//! The `bpflab` command.
+
+fn main() -> std::process::ExitCode {
+    bpflab::cli::main()
+}

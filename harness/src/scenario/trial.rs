@@ -1,0 +1,241 @@
+//! One scenario in one mode: from its file to what was seen, ready to be held against its snapshot.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Found, Mode, expect};
+use crate::capture::{self, Writer};
+use crate::kernel::probe::{self, Requirement, Unmet};
+use crate::object::Clock;
+use crate::report::{Document, KernelSummary};
+use crate::run::{self, Plan, RunError, Step};
+use crate::snapshot;
+
+/// Version of [`Record`].
+pub const RECORD_VERSION: u32 = 1;
+/// Time of the first written-out frame: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
+const FRAMES_START_NS: u64 = 1_767_225_600_000_000_000;
+
+/// The machine-readable result of one scenario in one mode on one kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// [`RECORD_VERSION`].
+    pub version: u32,
+    /// `family/behaviour`.
+    pub scenario: String,
+    /// The mode.
+    pub mode: Mode,
+    /// The kernel.
+    pub kernel: KernelSummary,
+    /// The result.
+    pub result: Outcome,
+    /// Why it is not `passed`; one entry per expectation, difference or missing requirement.
+    pub reasons: Vec<String>,
+    /// Wall-clock time, ms.
+    pub duration_ms: u64,
+    /// The canonical text, absent where nothing ran.
+    pub snapshot: Option<String>,
+    /// The whole answer, absent where nothing ran.
+    pub document: Option<Document>,
+}
+
+/// How a trial ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Expectations and snapshot hold.
+    Passed,
+    /// One of them does not.
+    Failed,
+    /// This machine lacks something the scenario declares it needs.
+    Unsupported,
+    /// The lab itself failed.
+    LabFailure,
+}
+
+/// What a trial saw.
+#[derive(Debug)]
+pub struct Seen {
+    /// The whole answer.
+    pub document: Document,
+    /// The canonical text, to be held against the snapshot.
+    pub text: String,
+    /// Expectations that do not hold.
+    pub failures: Vec<Failure>,
+}
+
+/// One scenario in one mode.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The scenario.
+    pub found: Found,
+    /// Folder of all scenarios.
+    pub root: PathBuf,
+    /// The mode.
+    pub mode: Mode,
+}
+
+impl Trial {
+    /// All trials below `root`: one per scenario and mode, in order.
+    ///
+    /// # Errors
+    /// A scenario that cannot be read.
+    pub fn all(root: &Path) -> Result<Vec<Self>, super::ScenarioError> {
+        let found = super::discover(root)?;
+        Ok(found
+            .into_iter()
+            .flat_map(|found| {
+                let modes = found.scenario.modes.clone();
+                modes.into_iter().map(move |mode| Self { found: found.clone(), root: root.to_owned(), mode })
+            })
+            .collect())
+    }
+
+    /// `family/behaviour [mode]`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} [{}]", self.found.name, self.mode)
+    }
+
+    /// The command that repeats this trial alone.
+    #[must_use]
+    pub fn repeat(&self) -> String {
+        format!("bpflab run '{}' --mode {}", self.found.name, self.mode)
+    }
+
+    /// What the trial needs and this machine lacks.
+    #[must_use]
+    pub fn unmet(&self) -> Vec<Unmet> {
+        let mut needs = Requirement::of_mode(self.mode);
+        needs.extend(self.found.scenario.requires.iter().cloned());
+        probe::unmet(&needs)
+    }
+
+    /// Path of the snapshot file.
+    #[must_use]
+    pub fn snapshot_file(&self) -> PathBuf {
+        self.found.folder.join(format!("{}.snap", self.found.snapshot(self.mode)))
+    }
+
+    /// Runs the trial; what was offered, received and recorded is kept in `artefacts`.
+    ///
+    /// # Errors
+    /// The lab's or the input's.
+    pub fn observe(
+        &self,
+        artefacts: &Path,
+        stop: &AtomicBool,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Seen, RunError> {
+        let plan = self.plan(artefacts)?;
+        let mut document = run::run(&plan, stop, step)?;
+        // Where the repository lies says nothing about the run.
+        document.capture.file =
+            plan.capture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let text = snapshot::render(&document.observation, &self.found.scenario.snapshot.rules());
+        // The document is made of strings, numbers and string-keyed maps.
+        let value = serde_json::to_value(&document).unwrap_or_default();
+        let expected = self.found.scenario.expect.iter();
+        let mut failures: Vec<Failure> =
+            expected.filter_map(|(path, expectation)| expect::check(&value, path, expectation).err()).collect();
+        failures.extend(self.provenance(&document.capture.sha256));
+        if document.observation.ledger.unaccounted > 0 {
+            failures.push(Failure {
+                path: "ledger.unaccounted".to_owned(),
+                expected: "0 (the lab's own rule)".to_owned(),
+                found: document.observation.ledger.unaccounted.to_string(),
+            });
+        }
+        Ok(Seen { document, text, failures })
+    }
+
+    fn plan(&self, artefacts: &Path) -> Result<Plan, RunError> {
+        let scenario = &self.found.scenario;
+        let traffic = &scenario.traffic;
+        let capture = match self.found.capture(&self.root) {
+            Some(capture) => capture,
+            None => self.write_frames(artefacts)?,
+        };
+        let default = capture::Options::default();
+        Ok(Plan {
+            capture,
+            options: capture::Options {
+                filter: traffic.filter.clone(),
+                limit: traffic.limit,
+                sides: traffic.sides.clone(),
+                oversize: traffic.oversize,
+                truncated: traffic.truncated,
+                checksums: traffic.checksums,
+                mtu: traffic.mtu.unwrap_or(default.mtu),
+            },
+            mode: Some(self.mode),
+            programs: scenario.programs.clone(),
+            topology: scenario.topology.clone(),
+            speed: traffic.speed,
+            clock: traffic.clock.unwrap_or(Clock::Capture),
+            artefacts: Some(artefacts.to_owned()),
+        })
+    }
+
+    /// What is missing or wrong about the origin of a capture that stands beside the scenario.
+    fn provenance(&self, sha256: &str) -> Vec<Failure> {
+        let own = self.found.scenario.traffic.capture.as_ref().map(|name| self.found.folder.join(name));
+        if !own.is_some_and(|path| path.exists()) {
+            return Vec::new();
+        }
+        let provenance = self.found.scenario.provenance.clone().unwrap_or_default();
+        let failure = |field: &str, expected: &str, found: &str| Failure {
+            path: format!("provenance.{field}"),
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+        };
+        let unfilled = provenance.unfilled();
+        let mut failures: Vec<Failure> = unfilled
+            .into_iter()
+            .map(|field| failure(field, "a text: where a capture comes from is part of it", "nothing"))
+            .collect();
+        if provenance.sha256 != sha256 {
+            failures.push(failure("sha256", sha256, &provenance.sha256));
+        }
+        failures
+    }
+
+    /// Frames written out in the scenario become a capture like any other.
+    fn write_frames(&self, folder: &Path) -> Result<PathBuf, RunError> {
+        let path = folder.join("frames.pcap");
+        let failed = |source| RunError::Artefact { path: folder.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut writer = Writer::create(&path)?;
+        let mut time_ns = FRAMES_START_NS;
+        for frame in &self.found.scenario.traffic.frames {
+            // Validated when the scenario was read.
+            let bytes = frame.bytes().unwrap_or_default();
+            for _ in 0..frame.repeat {
+                writer.write(time_ns, &bytes, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
+                time_ns += frame.after_us * 1_000;
+            }
+        }
+        writer.finish()?;
+        Ok(path)
+    }
+}
+
+/// The text of a snapshot file: what stands below its header of two `---` lines.
+#[must_use]
+pub fn snapshot_text(file: &str) -> &str {
+    let body = file.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---\n")).map(|(_, body)| body);
+    body.unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_snapshot_is_what_follows_its_header() {
+        assert_eq!(snapshot_text("---\nsource: x\ndescription: \"a --- b\"\n---\nledger\n  a\n"), "ledger\n  a\n");
+        assert_eq!(snapshot_text("ledger\n"), "ledger\n");
+    }
+}

@@ -1,0 +1,11 @@
+//! The `bpflab` command from outside: arguments, standard streams, exit codes, files, and what is left behind.
+//!
+//! Every command runs in a working directory of its own, so the tests do not meet each other.
+
+mod capture_input;
+mod hostile;
+mod machine;
+mod processes;
+mod replay;
+mod scenarios;
+mod support;
