@@ -13,6 +13,9 @@ use crate::wire::Speed;
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
 
+/// Topology of a replay where none is named.
+pub const DEFAULT_TOPOLOGY: &str = "bridge";
+
 /// A test-and-replay lab for eBPF network programs.
 #[derive(Debug, Parser)]
 #[command(name = "bpflab", version, max_term_width = 100)]
@@ -65,7 +68,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "PACKETS")]
     pub limit: Option<u64>,
     /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
-    #[arg(long, default_value = "bridge", value_name = "NAME|FILE")]
+    #[arg(long, default_value = DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
     pub topology: String,
     /// Clock of the analysis in wire mode: the capture's times, or the kernel's during the replay.
     #[arg(long, value_enum, default_value = "capture")]

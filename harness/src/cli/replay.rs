@@ -3,15 +3,18 @@
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::args::ReplayArgs;
+use super::args::{ClockArg, DEFAULT_TOPOLOGY, ReplayArgs};
 use super::display::Progress;
 use super::{Exit, Failure, chain};
 use crate::capture;
 use crate::object::Refusal;
 use crate::report::terminal::{self, Layout};
 use crate::run::{self, Plan, RunError};
+use crate::scenario::Mode;
 use crate::scenario::spec::Programs;
+use crate::suite::Family;
 use crate::topology::TopologyChoice;
+use crate::wire::Speed;
 use crate::wire::WireError;
 
 /// Runs the capture and prints the report.
@@ -66,16 +69,27 @@ fn spool(capture: &Path) -> Result<Option<tempfile::NamedTempFile>, Failure> {
     spool().map(Some).map_err(|error| Failure::invalid(&error))
 }
 
+/// Options that have no effect together with others: saying so beats ignoring them.
+fn contradiction(args: &ReplayArgs) -> Option<String> {
+    if args.drop_malformed && !args.programs.is_empty() && !args.programs.contains(&Family::Flows) {
+        return Some("--drop-malformed needs the program flows, which --programs leaves out".to_owned());
+    }
+    let wire_only = [
+        ("--topology", args.topology != DEFAULT_TOPOLOGY),
+        ("--speed", args.speed != Speed::Top),
+        ("--clock", args.clock != ClockArg::Capture),
+    ];
+    let (option, _) = wire_only.into_iter().find(|(_, set)| *set && args.mode == Some(Mode::Lockstep))?;
+    Some(format!("{option} needs wire mode: in lockstep mode nothing is sent, and times are the capture's"))
+}
+
 fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     let mut programs = if args.programs.is_empty() { Programs::default() } else { Programs::of(&args.programs) };
-    if args.drop_malformed {
-        match &mut programs.flows {
-            Some(flows) => flows.drop_malformed = true,
-            None => {
-                let message = "--drop-malformed needs the program flows, which --programs leaves out".to_owned();
-                return Err(Failure { exit: Exit::Invalid, message });
-            }
-        }
+    if let Some(message) = contradiction(args) {
+        return Err(Failure { exit: Exit::Invalid, message });
+    }
+    if let Some(flows) = &mut programs.flows {
+        flows.drop_malformed = args.drop_malformed;
     }
     let topology = TopologyChoice::from_argument(&args.topology).map_err(|error| Failure::invalid(&error))?;
     topology.validate().map_err(|error| Failure {

@@ -237,6 +237,16 @@ fn a_topology_may_be_written_out() {
 }
 
 #[test]
+fn options_of_wire_mode_are_refused_in_lockstep_mode() {
+    let lab = Lab::new();
+    for option in ["--topology router", "--speed 1x", "--clock kernel"] {
+        let name = option.split(' ').next().unwrap_or_default();
+        let args = format!("--mode lockstep {option}");
+        lab.replay(&keepalive(), &args).refused(&[&format!("{name} needs wire mode")]);
+    }
+}
+
+#[test]
 fn a_wrong_topology_is_refused_by_name() {
     let lab = Lab::new();
     let refused = |file: &str, parts: &[&str]| {
