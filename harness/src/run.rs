@@ -15,7 +15,7 @@ use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummar
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite::protocols::ProtocolsError;
 use crate::suite::{self, Analyzer};
-use crate::topology::{Network, TopologyChoice, TopologyError, reap};
+use crate::topology::{Network, TopologyChoice, TopologyError};
 use crate::wire::{self, Attachments, Speed, WireError, WireOptions};
 
 /// Everything that decides a run.
@@ -256,10 +256,6 @@ fn run_wire(
     step: &mut dyn FnMut(Step<'_>),
     document: &mut Document,
 ) -> Result<(), RunError> {
-    // What a killed run left may use the names and addresses of this one.
-    for leftover in reap::leftovers().unwrap_or_default() {
-        let _ = reap::remove(&leftover);
-    }
     let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
     let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
     step(Step::Build { topology: &topology.name });

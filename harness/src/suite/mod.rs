@@ -134,9 +134,8 @@ fn watched(network: &Network) -> Result<Vec<WatchedHost>, TopologyError> {
 
 /// Orders drops for the reader: most packets first, then by text.
 pub fn sort_drops(drops: &mut [observation::Drop]) {
-    drops.sort_by(|one, other| {
-        let text =
-            |drop: &observation::Drop| (drop.by.clone(), drop.reason.clone(), drop.place.clone(), drop.flow.clone());
-        other.packets.cmp(&one.packets).then_with(|| text(one).cmp(&text(other)))
-    });
+    fn text(drop: &observation::Drop) -> [&str; 4] {
+        [&drop.by, &drop.reason, &drop.place, &drop.flow]
+    }
+    drops.sort_by(|one, other| other.packets.cmp(&one.packets).then_with(|| text(one).cmp(&text(other))));
 }

@@ -81,12 +81,6 @@ impl TopologyChoice {
         self.custom.as_ref().map_or(Ok(()), Topology::validate)
     }
 
-    /// The preset in force, nothing for a topology written out.
-    #[must_use]
-    pub fn preset(&self) -> Option<Preset> {
-        self.custom.is_none().then(|| self.preset.unwrap_or_default())
-    }
-
     /// The topology for a capture whose conversations run between `clients` and `servers`. `mtu` is in bytes and holds
     /// for the presets; a topology written out has its own.
     #[must_use]

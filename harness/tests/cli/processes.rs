@@ -30,6 +30,7 @@ fn wait_for(child: &mut Child, what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(child.try_wait().unwrap().is_none(), "ended before {what}");
         assert!(start.elapsed() < PATIENCE, "no {what} in {PATIENCE:?}");
+        // Between two looks at the condition, so that waiting takes no CPU from what is waited for.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
