@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use bpflab::scenario::trial::Trial;
+use bpflab::scenario::{Variant, judge, trial::Trial};
 use libtest_mimic::{Arguments, Failed};
 
 fn main() {
@@ -54,9 +54,7 @@ fn run(trial: &Trial) -> Result<(), Failed> {
         Err(error) => problems.push(bpflab::cli::chain(&error)),
         Ok(seen) => {
             problems.extend(seen.failures.iter().map(ToString::to_string));
-            if !matches(trial, &seen.text) {
-                problems.push("the snapshot differs, or is missing (see the diff above)".to_owned());
-            }
+            problems.extend(compare(trial, &seen.text));
             let record = folder.join("record.json");
             if let Err(error) = std::fs::write(&record, seen.document.to_json()) {
                 problems.push(format!("cannot write {}: {error}", record.display()));
@@ -73,14 +71,29 @@ fn run(trial: &Trial) -> Result<(), Failed> {
     Err(problems.join("\n").into())
 }
 
-/// Holds `text` against the scenario's snapshot; insta prints the difference and leaves a pending snapshot.
-fn matches(trial: &Trial, text: &str) -> bool {
+/// What is wrong with `text`, held against the snapshot for this kernel.
+fn compare(trial: &Trial, text: &str) -> Vec<String> {
+    let variant = match judge::variant(trial) {
+        Ok(variant) => variant,
+        Err(sentence) => return vec![sentence],
+    };
+    let base = judge::read_snapshot(&trial.snapshot_file(None));
+    let mut problems: Vec<String> =
+        variant.and_then(|variant| judge::rotten(variant, &base, text)).into_iter().collect();
+    if !matches(trial, variant, text) {
+        problems.push("the snapshot differs, or is missing (see the diff above)".to_owned());
+    }
+    problems
+}
+
+/// Holds `text` against a snapshot; insta prints the difference and leaves a pending snapshot.
+fn matches(trial: &Trial, variant: Option<&Variant>, text: &str) -> bool {
     let mut settings = insta::Settings::new();
     settings.set_snapshot_path(&trial.found.folder);
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.set_description(&trial.found.scenario.purpose);
-    let name = trial.found.snapshot(trial.mode);
+    let name = trial.found.snapshot(trial.mode, variant);
     settings.bind(|| std::panic::catch_unwind(|| insta::assert_snapshot!(name, text)).is_ok())
 }
 

@@ -8,11 +8,13 @@
 
 pub mod capture;
 pub mod cli;
+pub mod error;
 pub mod flow_name;
 pub mod kernel;
 pub mod lockstep;
 pub mod object;
 pub mod observation;
+pub mod record;
 pub mod report;
 pub mod run;
 pub mod scenario;

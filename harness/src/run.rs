@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use crate::capture::{self, CaptureError, Frame, Frames, Survey, Writer};
 use crate::kernel::{self, probe};
 use crate::lockstep::{self, LockstepError};
-use crate::object::{Clock, ObjectError};
+use crate::object::{Clock, ObjectError, Refusal};
 use crate::observation::Observation;
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary, PacingSummary};
 use crate::scenario::{Mode, spec::Programs};
@@ -119,6 +119,35 @@ impl RunError {
             || matches!(self, Self::Wire(WireError::Frames(_)))
             || matches!(self, Self::Protocols(ProtocolsError::TooManyPorts(_) | ProtocolsError::PortZero))
     }
+
+    /// The error with its causes; a verifier's whole log goes to the folder `artefacts`.
+    #[must_use]
+    pub fn explain(&self, artefacts: Option<&Path>) -> String {
+        let mut message = crate::error::chain(self);
+        let Some((program, log)) = verifier_log(self) else { return message };
+        match artefacts {
+            Some(folder) => {
+                let path = folder.join(format!("verifier-{program}.log"));
+                if std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, log)).is_ok() {
+                    message.push_str(&format!("\nthe whole log is in {}", path.display()));
+                }
+            }
+            None => message.push_str("\n--artefacts FOLDER keeps the whole log"),
+        }
+        message
+    }
+}
+
+/// The verifier's whole log, if it is the cause of `error`, with the program's name.
+fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return Some((&refusal.program, &refusal.log));
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn missing(unmet: &[probe::Unmet]) -> String {

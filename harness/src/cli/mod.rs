@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+pub use crate::error::chain;
 pub use args::{Args, Command};
 pub use run::RUNS;
 
@@ -58,23 +59,6 @@ impl Failure {
     pub fn unavailable(error: &dyn std::error::Error) -> Self {
         Self { exit: Exit::Unavailable, message: chain(error) }
     }
-}
-
-/// An error and its causes in one line, each said once.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Transparent wrappers repeat their cause.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Parses the command line and runs the command.

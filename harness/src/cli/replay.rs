@@ -7,7 +7,6 @@ use super::args::{ClockArg, DEFAULT_TOPOLOGY, ReplayArgs};
 use super::display::Progress;
 use super::{Exit, Failure, chain};
 use crate::capture;
-use crate::object::Refusal;
 use crate::report::terminal::{self, Layout};
 use crate::run::{self, Plan, RunError};
 use crate::scenario::Mode;
@@ -116,33 +115,10 @@ fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     })
 }
 
-/// How a run's failure is told and which exit code it takes; a verifier's whole log goes to the artefacts.
+/// How a run's failure is told and which exit code it takes.
 pub fn failure(error: &RunError, artefacts: Option<&Path>) -> Failure {
-    let mut message = chain(error);
-    if let Some((program, log)) = verifier_log(error) {
-        match artefacts {
-            Some(folder) => {
-                let path = folder.join(format!("verifier-{program}.log"));
-                if std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, log)).is_ok() {
-                    message.push_str(&format!("\nthe whole log is in {}", path.display()));
-                }
-            }
-            None => message.push_str("\n--artefacts FOLDER keeps the whole log"),
-        }
-    }
     let exit = if error.is_invalid_input() { Exit::Invalid } else { Exit::Unavailable };
-    Failure { exit, message }
-}
-
-fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(refusal) = error.downcast_ref::<Refusal>() {
-            return Some((&refusal.program, &refusal.log));
-        }
-        cause = error.source();
-    }
-    None
+    Failure { exit, message: error.explain(artefacts) }
 }
 
 fn write(path: &PathBuf, text: &str) -> Result<(), Failure> {

@@ -3,17 +3,15 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use console::Style;
-use similar::TextDiff;
 
 use super::args::{ListArgs, RunArgs, SCENARIOS};
-use super::{Exit, Failure, chain};
-use crate::kernel;
-use crate::report::KernelSummary;
+use super::{Exit, Failure};
+use crate::record::{Outcome, Record};
 use crate::run::RunError;
-use crate::scenario::trial::{Outcome, RECORD_VERSION, Record, Trial, snapshot_text};
+use crate::scenario::judge::judge;
+use crate::scenario::trial::Trial;
 use crate::scenario::{Found, Mode};
 
 /// Below the current folder: where runs keep what they offered and received.
@@ -74,8 +72,9 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if counts.left > 0 {
         println!("interrupted: {} not run", counts.left);
     }
+    let differs = if counts.differs > 0 { format!(", {} differ as declared", counts.differs) } else { String::new() };
     println!(
-        "{} passed, {} failed, {} unsupported, {} lab failures",
+        "{} passed{differs}, {} failed, {} unsupported, {} lab failures",
         counts.passed, counts.failed, counts.unsupported, counts.lab
     );
     Ok(counts.exit())
@@ -90,6 +89,7 @@ struct Counts {
     /// Selected and not yet run.
     left: usize,
     passed: u64,
+    differs: u64,
     failed: u64,
     unsupported: u64,
     lab: u64,
@@ -100,6 +100,7 @@ impl Counts {
         self.left = self.left.saturating_sub(1);
         match outcome {
             Outcome::Passed => self.passed += 1,
+            Outcome::Differs => self.differs += 1,
             Outcome::Failed => self.failed += 1,
             Outcome::Unsupported => self.unsupported += 1,
             Outcome::LabFailure => self.lab += 1,
@@ -112,54 +113,15 @@ impl Counts {
             Self { failed: 1.., .. } | Self { left: 1.., .. } => Exit::Failed,
             Self { lab: 1.., .. } => Exit::Unavailable,
             // A run in which nothing could run has shown nothing.
-            Self { passed: 0, .. } => Exit::Unavailable,
+            Self { passed: 0, differs: 0, .. } => Exit::Unavailable,
             _ => Exit::Passed,
         }
     }
 }
 
-/// Runs one trial and holds it against its snapshot. Never writes a snapshot: that takes a person.
+/// Runs one trial; a failed one leaves its artefacts.
 fn record(trial: &Trial) -> Record {
-    let start = Instant::now();
-    let mut record = Record {
-        version: RECORD_VERSION,
-        scenario: trial.found.name.clone(),
-        mode: trial.mode,
-        kernel: KernelSummary { release: kernel::release(), machine: std::env::consts::ARCH.to_owned() },
-        result: Outcome::Passed,
-        reasons: Vec::new(),
-        duration_ms: 0,
-        snapshot: None,
-        document: None,
-    };
-    let unmet = trial.unmet();
-    if !unmet.is_empty() {
-        // A feature that this kernel is declared to have is no reason to skip.
-        let contradicted = unmet.iter().any(|unmet| unmet.contradiction.is_some());
-        record.result = if contradicted { Outcome::Failed } else { Outcome::Unsupported };
-        record.reasons = unmet.iter().map(ToString::to_string).collect();
-        return record;
-    }
-    match trial.observe(&artefacts(trial), super::signals::stop_flag(), &mut |_| ()) {
-        Err(error) => {
-            record.result = if error.is_invalid_input() { Outcome::Failed } else { Outcome::LabFailure };
-            let artefacts = artefacts(trial);
-            record.reasons.push(super::replay::failure(&error, Some(&artefacts)).message);
-        }
-        Ok(seen) => {
-            if is_interrupted() {
-                record.reasons.push("interrupted before its end".to_owned());
-            }
-            record.reasons.extend(seen.failures.iter().map(ToString::to_string));
-            record.reasons.extend(difference(trial, &seen.text));
-            if !record.reasons.is_empty() {
-                record.result = Outcome::Failed;
-            }
-            record.snapshot = Some(seen.text);
-            record.document = Some(seen.document);
-        }
-    }
-    record.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let record = judge(trial, &artefacts(trial), super::signals::stop_flag());
     keep(trial, &record);
     record
 }
@@ -171,33 +133,12 @@ fn artefacts(trial: &Trial) -> PathBuf {
 /// Leaves the record beside the captures of a failed trial, and removes what a passed one wrote.
 fn keep(trial: &Trial, record: &Record) {
     let folder = artefacts(trial);
-    if record.result == Outcome::Passed {
+    if matches!(record.result, Outcome::Passed | Outcome::Differs) {
         let _ = std::fs::remove_dir_all(folder);
     } else if let Ok(text) = serde_json::to_string_pretty(record) {
         let _ = std::fs::create_dir_all(&folder);
         let _ = std::fs::write(folder.join("record.json"), text);
     }
-}
-
-/// What the snapshot says otherwise, as a diff; nothing if it agrees.
-fn difference(trial: &Trial, text: &str) -> Option<String> {
-    let path = trial.snapshot_file();
-    let file = match std::fs::read_to_string(&path) {
-        Ok(file) => file,
-        Err(error) => {
-            return Some(format!(
-                "there is no snapshot {} ({}); `cargo test` writes a pending one, `cargo insta review` accepts it",
-                path.display(),
-                chain(&error)
-            ));
-        }
-    };
-    let expected = snapshot_text(&file);
-    if expected.trim_end() == text.trim_end() {
-        return None;
-    }
-    let diff = TextDiff::from_lines(expected, text);
-    Some(diff.unified_diff().context_radius(3).header("snapshot", "this run").to_string())
 }
 
 /// The command that repeats a trial alone, from the folder and with the scenarios of this one.
@@ -212,14 +153,18 @@ fn repeat(trial: &Trial, scenarios: &Path) -> String {
 fn show(trial: &Trial, record: &Record, args: &RunArgs) {
     let (mark, style) = match record.result {
         Outcome::Passed => ("passed     ", Style::new().green()),
+        Outcome::Differs => ("differs    ", Style::new().cyan()),
         Outcome::Failed => ("failed     ", Style::new().red().bold()),
         Outcome::Unsupported => ("unsupported", Style::new().yellow()),
         Outcome::LabFailure => ("lab failure", Style::new().red().bold()),
     };
-    if args.quiet && matches!(record.result, Outcome::Passed | Outcome::Unsupported) {
+    if args.quiet && matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {
         return;
     }
     println!("{} {:>6} ms  {}", style.apply_to(mark), record.duration_ms, trial.name());
+    if let (Outcome::Differs, Some(variant)) = (record.result, &record.variant) {
+        println!("    as declared for {} ({}): {}", variant.kernel, variant.name, variant.reason);
+    }
     for line in record.reasons.iter().flat_map(|reason| reason.lines()) {
         let style = match line.chars().next() {
             Some('+') => Style::new().green(),

@@ -3,13 +3,16 @@
 
 pub mod expect;
 mod hint;
+pub mod judge;
 pub mod spec;
 pub mod trial;
+pub mod variant;
 
 use std::path::{Path, PathBuf};
 
 pub use expect::{Expectation, Failure};
 pub use spec::{Frames, Mode, Scenario, Traffic};
+pub use variant::Variant;
 
 /// Name of the file in a scenario that has a folder of its own.
 const FOLDER_FILE: &str = "scenario.toml";
@@ -74,13 +77,19 @@ impl Found {
         Some(if beside.exists() { beside } else { root.join("../pcaps").join(name) })
     }
 
-    /// The snapshot that `mode` is held against: one for all modes, unless the scenario declares that the wire differs.
+    /// The file stem of the snapshot that `mode` is held against: one for all modes, unless the scenario declares that
+    /// the wire differs; one for all kernels, unless it declares a `variant`.
     #[must_use]
-    pub fn snapshot(&self, mode: Mode) -> String {
-        match (mode, &self.scenario.snapshot.wire_differs) {
-            (Mode::Wire, Some(_)) => format!("{}@wire", self.stem),
-            _ => self.stem.clone(),
+    pub fn snapshot(&self, mode: Mode, variant: Option<&Variant>) -> String {
+        let mut name = self.stem.clone();
+        if mode == Mode::Wire && self.scenario.snapshot.wire_differs.is_some() {
+            name.push_str("@wire");
         }
+        if let Some(variant) = variant {
+            name.push('@');
+            name.push_str(&variant.name);
+        }
+        name
     }
 }
 

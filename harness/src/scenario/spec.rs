@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::variant::{self, Variant};
 use super::{Expectation, ScenarioError, hint};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::kernel::probe::{Requirement, RunMode};
@@ -211,7 +212,7 @@ impl Provenance {
 }
 
 /// What a scenario's snapshot shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRules {
     /// Sections left out.
@@ -222,6 +223,9 @@ pub struct SnapshotRules {
     pub replace: Vec<Replacement>,
     /// Why wire mode has a snapshot of its own. Left out, both modes must give the same text.
     pub wire_differs: Option<String>,
+    /// Kernels that answer otherwise, each with its reason and a snapshot of its own.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
 }
 
 /// One redaction.
@@ -281,6 +285,7 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     if scenario.snapshot.wire_differs.is_some() && scenario.modes != both_modes() {
         return Err("`snapshot.wire_differs` needs both modes in `modes`".to_owned());
     }
+    variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
     scenario.topology.validate().map_err(|error| error.to_string())
 }
 

@@ -1,59 +1,20 @@
 //! One scenario in one mode: from its file to what was seen, ready to be held against its snapshot.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
-
-use super::{Failure, Found, Mode, expect};
+use super::variant::Variant;
+use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::capture::{self, Writer};
 use crate::kernel::probe::{self, Requirement, Unmet};
 use crate::object::Clock;
-use crate::report::{Document, KernelSummary};
+use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
 use crate::snapshot;
 
-/// Version of [`Record`].
-pub const RECORD_VERSION: u32 = 1;
 /// Time of the first written-out frame: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 const FRAMES_START_NS: u64 = 1_767_225_600_000_000_000;
-
-/// The machine-readable result of one scenario in one mode on one kernel.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
-    /// [`RECORD_VERSION`].
-    pub version: u32,
-    /// `family/behaviour`.
-    pub scenario: String,
-    /// The mode.
-    pub mode: Mode,
-    /// The kernel.
-    pub kernel: KernelSummary,
-    /// The result.
-    pub result: Outcome,
-    /// Why it is not `passed`; one entry per expectation, difference or missing requirement.
-    pub reasons: Vec<String>,
-    /// Wall-clock time, ms.
-    pub duration_ms: u64,
-    /// The canonical text, absent where nothing ran.
-    pub snapshot: Option<String>,
-    /// The whole answer, absent where nothing ran.
-    pub document: Option<Document>,
-}
-
-/// How a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Expectations and snapshot hold.
-    Passed,
-    /// One of them does not.
-    Failed,
-    /// This machine lacks something the scenario declares it needs.
-    Unsupported,
-    /// The lab itself failed.
-    LabFailure,
-}
 
 /// What a trial saw.
 #[derive(Debug)]
@@ -113,10 +74,10 @@ impl Trial {
         probe::unmet(&needs)
     }
 
-    /// Path of the snapshot file.
+    /// Path of the snapshot file: that of `variant`, or the one that all other kernels share.
     #[must_use]
-    pub fn snapshot_file(&self) -> PathBuf {
-        self.found.folder.join(format!("{}.snap", self.found.snapshot(self.mode)))
+    pub fn snapshot_file(&self, variant: Option<&Variant>) -> PathBuf {
+        self.found.folder.join(format!("{}.snap", self.found.snapshot(self.mode, variant)))
     }
 
     /// Runs the trial; what was offered, received and recorded is kept in `artefacts`.
@@ -137,9 +98,11 @@ impl Trial {
         let text = snapshot::render(&document.observation, &self.found.scenario.snapshot.rules());
         // The document is made of strings, numbers and string-keyed maps.
         let value = serde_json::to_value(&document).unwrap_or_default();
-        let expected = self.found.scenario.expect.iter();
-        let mut failures: Vec<Failure> =
-            expected.filter_map(|(path, expectation)| expect::check(&value, path, expectation).err()).collect();
+        let mut failures: Vec<Failure> = self
+            .expectations()
+            .into_iter()
+            .filter_map(|(path, expectation)| expect::check(&value, path, expectation).err())
+            .collect();
         failures.extend(self.provenance(&document.capture.sha256));
         if document.observation.ledger.unaccounted > 0 {
             failures.push(Failure {
@@ -149,6 +112,15 @@ impl Trial {
             });
         }
         Ok(Seen { document, text, failures })
+    }
+
+    /// What must hold on the running kernel: a declared difference may replace single expectations.
+    fn expectations(&self) -> BTreeMap<&String, &Expectation> {
+        let mut all: BTreeMap<&String, &Expectation> = self.found.scenario.expect.iter().collect();
+        if let Ok(Some(variant)) = judge::variant(self) {
+            all.extend(&variant.expect);
+        }
+        all
     }
 
     fn plan(&self, artefacts: &Path) -> Result<Plan, RunError> {
@@ -219,23 +191,5 @@ impl Trial {
         }
         writer.finish()?;
         Ok(path)
-    }
-}
-
-/// The text of a snapshot file: what stands below its header of two `---` lines.
-#[must_use]
-pub fn snapshot_text(file: &str) -> &str {
-    let body = file.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---\n")).map(|(_, body)| body);
-    body.unwrap_or(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_of_a_snapshot_is_what_follows_its_header() {
-        assert_eq!(snapshot_text("---\nsource: x\ndescription: \"a --- b\"\n---\nledger\n  a\n"), "ledger\n  a\n");
-        assert_eq!(snapshot_text("ledger\n"), "ledger\n");
     }
 }
