@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod cli;
 pub mod flow_name;
+pub mod invoker;
 pub mod kernel;
 pub mod lockstep;
 pub mod object;
@@ -20,4 +21,5 @@ pub mod snapshot;
 pub mod suite;
 pub mod sys;
 pub mod topology;
+pub mod vm;
 pub mod wire;
