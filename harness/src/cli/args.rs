@@ -13,6 +13,9 @@ use crate::wire::Speed;
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
 
+/// The list of kernels if no other is named.
+pub const KERNELS: &str = "vm/kernels.toml";
+
 /// Topology of a replay where none is named.
 pub const DEFAULT_TOPOLOGY: &str = "bridge";
 
@@ -40,6 +43,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Remove what a killed run left behind.
     Clean(CleanArgs),
+    /// Kernels to run scenarios on: list, fetch, prune.
+    Kernels(KernelsArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -193,4 +198,43 @@ pub struct CleanArgs {
     /// Remove nothing; fail if there is something to remove.
     #[arg(long)]
     pub check: bool,
+}
+
+/// `bpflab kernels`.
+#[derive(Debug, clap::Args)]
+pub struct KernelsArgs {
+    /// The list of kernels.
+    #[arg(long, default_value = KERNELS, value_name = "FILE", global = true)]
+    pub kernels: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KernelsCommand,
+}
+
+/// What can be done with kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelsCommand {
+    /// Say where each kernel comes from, and what the cache has of it.
+    List {
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Get kernels into the cache; those that are there already are left alone.
+    Fetch {
+        /// Names of kernels; all of the list if none are given.
+        names: Vec<String>,
+        /// Mirror of Debian packages; by default the one that this machine's apt sources name.
+        #[arg(long, env = "BPFLAB_MIRROR", value_name = "URL")]
+        mirror: Option<String>,
+        /// Look for newer packages than those in the cache.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Remove kernels that the list does not mean any more, superseded ones, and leftovers.
+    Prune {
+        /// Remove everything.
+        #[arg(long)]
+        all: bool,
+    },
 }

@@ -5,6 +5,7 @@ mod args;
 mod clean;
 mod display;
 mod doctor;
+mod kernels;
 mod new;
 mod replay;
 mod run;
@@ -16,6 +17,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 pub use crate::error::chain;
 pub use args::{Args, Command};
+pub use kernels::KernelProgress;
 pub use run::RUNS;
 
 /// The exit codes, an interface of their own: scripts may rely on them.
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::new(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),
         Command::Clean(args) => clean::clean(&args),
+        Command::Kernels(args) => kernels::kernels(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bpflab", &mut std::io::stdout());
             Ok(Exit::Passed)

@@ -12,7 +12,7 @@ mod machine;
 mod net;
 mod requirement;
 mod run;
-mod tools;
+pub mod tools;
 mod version;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //! from a TOML file; nothing here knows a kernel.
 
 pub mod expect;
-mod hint;
+pub mod hint;
 pub mod judge;
 pub mod spec;
 pub mod trial;
@@ -30,19 +30,8 @@ pub enum ScenarioError {
         source: std::io::Error,
     },
     /// The text is not a scenario.
-    #[error("{}:{line}:{column}: {message}{hint}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column in characters, from 1.
-        column: usize,
-        /// What is wrong.
-        message: String,
-        /// The nearest valid key, or empty.
-        hint: String,
-    },
+    #[error(transparent)]
+    Invalid(#[from] hint::Complaint),
     /// The parts of a scenario do not fit together.
     #[error("{}: {message}", path.display())]
     Inconsistent {

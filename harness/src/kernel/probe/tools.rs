@@ -8,6 +8,9 @@ use super::Answer;
 /// Directories that are not in everybody's `PATH`.
 const MORE_DIRECTORIES: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu"];
 
+/// Directories below a home folder that cargo, pip and pyenv install into.
+const HOME_DIRECTORIES: [&str; 3] = [".cargo/bin", ".local/bin", ".pyenv/shims"];
+
 /// Tools whose Debian package has another name.
 const PACKAGES: [(&str, &str); 28] = [
     ("bpftool", "bpftool"),
@@ -45,10 +48,19 @@ pub fn package(tool: &str) -> &str {
     PACKAGES.iter().find(|(known, _)| *known == tool).map_or(tool, |(_, package)| package)
 }
 
-/// Where a program is.
+/// Where a program is: in `PATH`, in the system's folders, or in those of the user's own installers, which sudo takes
+/// out of `PATH`.
+#[must_use]
 pub fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(MORE_DIRECTORIES.iter().map(PathBuf::from));
+    let system = MORE_DIRECTORIES.iter().map(PathBuf::from);
+    let home = crate::invoker::home();
+    let own = HOME_DIRECTORIES.iter().filter_map(|folder| home.as_ref().map(|home| home.join(folder)));
+    find_in(tool, std::env::split_paths(&path).chain(system).chain(own))
+}
+
+/// The first of `directories` that has the program.
+pub fn find_in(tool: &str, directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
     directories.map(|directory| directory.join(tool)).find(|file| is_executable(file))
 }
 
