@@ -7,6 +7,7 @@ mod display;
 mod doctor;
 mod new;
 mod replay;
+pub mod report;
 mod run;
 mod signals;
 
@@ -71,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
+        Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
