@@ -11,7 +11,7 @@ use super::grid::{Cell, Grid};
 pub struct Finding<'a> {
     /// How; `None` for trials without a record.
     pub outcome: Option<Outcome>,
-    /// Why.
+    /// Why; of lab failures the first trial's.
     pub reasons: Vec<&'a str>,
     /// The trials, by row.
     pub rows: Vec<usize>,
@@ -31,14 +31,17 @@ pub fn findings<'a>(grid: &Grid<'a>) -> Vec<Finding<'a>> {
                 continue;
             }
             let reasons = reasons(cell);
-            match here.iter_mut().find(|said| said.outcome == outcome && said.reasons == reasons) {
+            match here.iter_mut().find(|said| said.outcome == outcome && same_reasons(outcome, &said.reasons, &reasons))
+            {
                 Some(said) => said.columns.push(column),
                 None => here.push(Finding { outcome, reasons, rows: vec![row], columns: vec![column] }),
             }
         }
         for finding in here {
             let same = |other: &&mut Finding<'_>| {
-                other.outcome == finding.outcome && other.columns == finding.columns && other.reasons == finding.reasons
+                other.outcome == finding.outcome
+                    && other.columns == finding.columns
+                    && same_reasons(finding.outcome, &other.reasons, &finding.reasons)
             };
             match all.iter_mut().find(same) {
                 Some(other) => other.rows.push(row),
@@ -52,6 +55,16 @@ pub fn findings<'a>(grid: &Grid<'a>) -> Vec<Finding<'a>> {
         None => 2,
     });
     all
+}
+
+/// Whether reasons are alike. A lab failure is one by its first line: what follows (a verifier's log, the artefacts'
+/// folder) has a register or a path that is the trial's own, and one trial's stands for all.
+fn same_reasons(outcome: Option<Outcome>, one: &[&str], other: &[&str]) -> bool {
+    if outcome != Some(Outcome::LabFailure) {
+        return one == other;
+    }
+    let first = |reason: &&str| reason.lines().next().unwrap_or_default().to_owned();
+    one.iter().map(first).eq(other.iter().map(first))
 }
 
 /// The reasons of a cell, the guest's failure before the record's own.
@@ -217,7 +230,8 @@ mod tests {
         // Two trials that the lab gave up for the same reason are one finding.
         for record in &mut matrix.kernels[1].records[4..6] {
             record.result = Outcome::LabFailure;
-            record.reasons = vec!["the guest said nothing for 60 s".to_owned()];
+            let log = format!("the verifier refused a program\nin the folder of {}", record.trial());
+            record.reasons = vec![log];
         }
         assert!(columns_of(&matrix).contains(&(Some(Outcome::LabFailure), vec![4, 5], vec![1])));
     }
