@@ -10,7 +10,7 @@ use crate::scenario::Mode;
 pub struct Grid<'a> {
     /// The kernels, in the order of the matrix.
     pub columns: Vec<Column<'a>>,
-    /// The trials, family by family; families, and trials within one, in the order they were first seen.
+    /// The trials, family by family; families, and trials within one, in the order of the kernel with most records.
     pub rows: Vec<Row<'a>>,
 }
 
@@ -119,7 +119,10 @@ impl<'a> Grid<'a> {
     pub fn new(matrix: &'a Matrix) -> Self {
         let mut rows: Vec<Row<'a>> = Vec::new();
         let mut index: HashMap<(&str, Mode), usize> = HashMap::new();
-        for (column, run) in matrix.kernels.iter().enumerate() {
+        // The kernel with most records knows the order best: of one whose guest ended early, trials are missing between.
+        let mut runs: Vec<(usize, &KernelRun)> = matrix.kernels.iter().enumerate().collect();
+        runs.sort_by_key(|(_, run)| std::cmp::Reverse(run.records.len()));
+        for (column, run) in runs {
             for record in &run.records {
                 let row = *index.entry((record.scenario.as_str(), record.mode)).or_insert_with(|| {
                     let cells = vec![Cell::default(); matrix.kernels.len()];
@@ -186,8 +189,7 @@ fn severity(outcome: Outcome) -> u8 {
     }
 }
 
-/// Brings the rows of each family together. A kernel whose guest ended early has not named all trials, so that those of
-/// the next kernel come behind it.
+/// Brings the rows of each family together: trials that only some kernels name come behind all others.
 fn by_family(rows: &mut [Row<'_>]) {
     let mut order: HashMap<&str, usize> = HashMap::new();
     for row in rows.iter() {

@@ -21,7 +21,7 @@ pub fn render(matrix: &Matrix) -> String {
     let grid = Grid::new(matrix);
     let mut page = Page { html: String::new(), grid: &grid, targets: Targets::new(&grid) };
     page.header(matrix);
-    page.trials();
+    page.trials(matrix);
     sections::write(&mut page, matrix);
     fill(&[("title", "Kernel matrix"), ("style", STYLE), ("body", &page.html), ("script", SCRIPT)])
 }
@@ -109,8 +109,8 @@ impl Page<'_> {
         self.put("</header>");
     }
 
-    fn trials(&mut self) {
-        self.put(format!("<nav aria-label=\"Sections\">{}</nav>", sections::links(self.grid)));
+    fn trials(&mut self, matrix: &Matrix) {
+        self.put(format!("<nav aria-label=\"Sections\">{}</nav>", sections::links(matrix, self.grid)));
         self.put(
             "<div class=\"tools\" id=\"tools\" hidden><label>Trials that contain <input type=\"search\" id=\"filter\"></label>\
              <label><input type=\"checkbox\" id=\"only\"> only failures and differences</label>\
@@ -137,6 +137,12 @@ impl Page<'_> {
             self.put("</tbody>");
         }
         self.put("</table></div>");
+        let outcomes = Outcome::ALL.into_iter().map(Some).chain([None]);
+        let legend = outcomes.map(|outcome| {
+            let text = outcome.map_or("no record of this trial", Outcome::text);
+            format!("<span class=\"badge {}\">{}</span> {text}", class(outcome), mark(outcome))
+        });
+        self.put(format!("<p class=\"legend\">{}</p>", legend.collect::<Vec<_>>().join(" &nbsp; ")));
     }
 
     /// Column titles for a table of kernels.

@@ -26,9 +26,10 @@ pub fn write(page: &mut Page<'_>, matrix: &Matrix) {
 }
 
 /// Links to the sections that there are.
-pub fn links(grid: &Grid<'_>) -> String {
+pub fn links(matrix: &Matrix, grid: &Grid<'_>) -> String {
     let sections = [
-        ("kernels", "Kernels", !grid.columns.is_empty()),
+        ("problems", "Problems", !matrix.problems.is_empty()),
+        ("kernels", "Kernels and times", !grid.columns.is_empty()),
         ("findings", "Failures", !details::findings(grid).is_empty()),
         ("guests", "Guest failures", grid.guest_failures().next().is_some()),
         ("differences", "Differences", !details::differences(grid).is_empty()),
@@ -54,32 +55,22 @@ fn kernels(page: &mut Page<'_>) {
     page.put(heading("kernels", "Kernels", grid.columns.len(), "kernel"));
     page.put("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Kernels\"><table><thead><tr>");
     let titles = [
-        "kernel",
-        "release",
-        "version",
-        "passed",
-        "differs",
-        "failed",
-        "unsup",
-        "lab",
-        "none",
-        "guests",
-        "boot, s",
-        "trials, s",
-        "exit, s",
-        "runner",
-        "acceleration",
-        "SHA-256 of the image",
+        "kernel", "release", "version", "passed", "differs", "failed", "unsup", "lab", "none", "guests", "boot",
+        "trials", "exit", "runner",
     ];
     page.put(titles.map(|title| format!("<th scope=\"col\">{title}</th>")).concat());
     page.put("</tr></thead><tbody>");
     for column in &grid.columns {
         let run = column.run;
         let mut row = format!("<tr><th scope=\"row\">{}</th>", escape(&line(&run.name)));
-        let text = |text: &str| format!("<td>{}</td>", escape(&line(text)));
+        let text = |text: &str, more: &str| {
+            format!("<td>{}<div class=\"dim more\">{}</div></td>", escape(&line(text)), escape(&line(more)))
+        };
         let number = |text: String| format!("<td class=\"number\">{text}</td>");
-        row += &text(&run.release);
-        row += &text(&run.version);
+        row += &text(&run.release, "");
+        let image: String = line(&run.sha256).chars().take(16).collect();
+        let image = if image.is_empty() { image } else { format!("SHA-256 {image}...") };
+        row += &text(&run.version, &image);
         for outcome in Outcome::ALL {
             row += &number(column.counts.of(outcome).to_string());
         }
@@ -92,13 +83,13 @@ fn kernels(page: &mut Page<'_>) {
         ] {
             row += &number(format!("{time:.1}"));
         }
-        row += &text(&run.runner);
-        row += &text(&run.acceleration);
-        let (hash, short) = (line(&run.sha256), run.sha256.chars().take(16).collect::<String>());
-        let _ = write!(row, "<td><code title=\"{}\">{}</code></td></tr>", escape(&hash), escape(&line(&short)));
+        row += &text(&run.runner, &run.acceleration);
+        row += "</tr>";
         page.put(row);
     }
-    page.put("</tbody></table></div></section>");
+    page.put(
+        "</tbody></table></div><p class=\"dim\">Times of all guests of a kernel together, in seconds.</p></section>",
+    );
 }
 
 fn findings(page: &mut Page<'_>) {
@@ -124,6 +115,14 @@ fn article(page: &mut Page<'_>, number: usize, finding: &Finding<'_>) {
     page.put(format!("<p>{} on {}</p>", badge(finding.outcome), page.names(&finding.columns)));
     for reason in &finding.reasons {
         page.put(diff_block(reason));
+    }
+    for (place, difference) in details::differences(page.grid).iter().enumerate() {
+        let is_told = finding.rows.contains(&difference.row)
+            && difference.columns.iter().any(|column| finding.columns.contains(column));
+        if is_told {
+            let trial = page.trial_name(difference.row);
+            page.put(format!("<p><a href=\"#difference-{place}\">{trial}: the texts side by side</a></p>"));
+        }
     }
     page.put("</article>");
 }
