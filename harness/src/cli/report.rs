@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Exit, Failure};
-use crate::record::{Matrix, Outcome};
+use crate::record::{FailureKind, GuestFailure, KernelRun, Matrix, Outcome};
 use crate::report::matrix::{self, Grid, html, junit, terminal};
 
 /// Letters in a line where standard output is no terminal.
@@ -41,6 +41,9 @@ pub struct MergeArgs {
     /// What makes the command fail.
     #[command(flatten)]
     pub exit_on: ExitOn,
+    /// Names of the kernels that must be there, separated by commas: one without a result is a lab failure.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub expect: Vec<String>,
     /// Print the summary alone.
     #[arg(short, long)]
     pub quiet: bool,
@@ -146,8 +149,12 @@ struct WriteError {
 /// # Errors
 /// The first file that cannot be written; exit code 2.
 pub fn write_outputs(matrix: &Matrix, args: &OutputArgs) -> Result<(), Failure> {
-    let pages: [(&Option<PathBuf>, fn(&Matrix) -> String); 3] =
-        [(&args.output, matrix::to_json), (&args.html, html::render), (&args.junit, junit::render)];
+    type Render = fn(&Matrix) -> String;
+    let pages = [
+        (&args.output, matrix::to_json as Render),
+        (&args.html, html::render as Render),
+        (&args.junit, junit::render as Render),
+    ];
     for (path, render) in pages {
         if let Some(path) = path {
             replace(path, &render(matrix))
@@ -203,7 +210,11 @@ pub fn report(args: &ReportArgs) -> Result<Exit, Failure> {
 }
 
 fn merge(args: &MergeArgs) -> Result<Exit, Failure> {
-    let parts = args.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let mut parts = args.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let missing =
+        args.expect.iter().filter(|name| !parts.iter().flat_map(|part| &part.kernels).any(|run| run.name == **name));
+    let missing: Vec<KernelRun> = missing.map(|name| absent(name)).collect();
+    parts.push(Matrix { kernels: missing, ..Matrix::default() });
     let whole = matrix::merge(parts).map_err(|error| Failure::invalid(&error))?;
     write_outputs(&whole, &args.outputs)?;
     if args.quiet {
@@ -212,6 +223,17 @@ fn merge(args: &MergeArgs) -> Result<Exit, Failure> {
         print(&terminal::render(&whole, layout(false)));
     }
     Ok(exit(&whole, &args.exit_on))
+}
+
+/// A kernel whose job left no result: it must not go missing from the page as if it had never been asked for.
+fn absent(name: &str) -> KernelRun {
+    let failure = GuestFailure {
+        kind: FailureKind::Unavailable,
+        trial: None,
+        message: "it is expected, and none of the files has its result".to_owned(),
+        console: Vec::new(),
+    };
+    KernelRun { name: name.to_owned(), failures: vec![failure], ..KernelRun::default() }
 }
 
 fn show(args: &ShowArgs) -> Result<Exit, Failure> {

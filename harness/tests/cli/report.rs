@@ -103,6 +103,17 @@ fn parts_that_contradict_each_other_are_named() {
 }
 
 #[test]
+fn a_kernel_that_left_no_result_is_missed() {
+    let lab = lab(&[Outcome::Passed]);
+    lab.bpflab(MERGE.iter().chain(&["--expect", "5.10,7.3"])).passed();
+    lab.bpflab(MERGE.iter().chain(&["--expect", "5.10,6.1,7.3"])).exits(69).says(&[
+        "5.10  6.1   7.3",
+        "6.1: kernel not available: it is expected",
+        "1 without a record, 1 guest failure",
+    ]);
+}
+
+#[test]
 fn what_is_no_result_is_refused_by_its_name() {
     let lab = lab(&[Outcome::Passed]);
     lab.write("records.jsonl", "{\"version\":2,\"scenario\":\"a/b\"}\n{\"version\":2}\n");
