@@ -98,13 +98,14 @@ fn findings(page: &mut Page<'_>) {
         return;
     }
     page.put(heading("findings", "Failures", all.len(), "finding"));
+    let differences = details::differences(page.grid);
     for (number, finding) in all.iter().enumerate() {
-        article(page, number, finding);
+        article(page, number, finding, &differences);
     }
     page.put("</section>");
 }
 
-fn article(page: &mut Page<'_>, number: usize, finding: &Finding<'_>) {
+fn article(page: &mut Page<'_>, number: usize, finding: &Finding<'_>, differences: &[Difference<'_>]) {
     page.put(format!("<article id=\"finding-{number}\">"));
     let others: String = finding.rows[1..].iter().map(|row| format!("<li>{}</li>", page.trial_name(*row))).collect();
     page.put(format!("<h3>{}</h3>", page.trial_name(finding.rows[0])));
@@ -116,7 +117,7 @@ fn article(page: &mut Page<'_>, number: usize, finding: &Finding<'_>) {
     for reason in &finding.reasons {
         page.put(diff_block(reason));
     }
-    for (place, difference) in details::differences(page.grid).iter().enumerate() {
+    for (place, difference) in differences.iter().enumerate() {
         let is_told = finding.rows.contains(&difference.row)
             && difference.columns.iter().any(|column| finding.columns.contains(column));
         if is_told {
