@@ -39,6 +39,8 @@ pub enum Command {
     List(ListArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
+    /// Join and show results of the kernel matrix.
+    Report(super::report::ReportArgs),
     /// Say what this machine has, what it lacks, what that costs and how to get it.
     Doctor(DoctorArgs),
     /// Remove what a killed run left behind.

@@ -8,6 +8,7 @@ mod doctor;
 mod kernels;
 mod new;
 mod replay;
+pub mod report;
 mod run;
 mod signals;
 
@@ -73,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
+        Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),
         Command::Clean(args) => clean::clean(&args),
         Command::Kernels(args) => kernels::kernels(&args),

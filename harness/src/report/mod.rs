@@ -1,5 +1,6 @@
 //! Reports: pure functions from a [`Document`] to text. Nothing here looks at the machine.
 
+pub mod matrix;
 pub mod terminal;
 
 use serde::{Deserialize, Serialize};

@@ -7,5 +7,6 @@ mod hostile;
 mod machine;
 mod processes;
 mod replay;
+mod report;
 mod scenarios;
 mod support;
