@@ -48,6 +48,8 @@ pub mod suite {
         TCP_STATE = "tcp_state";
         /// Kernel drops with reason and place (`kfree_skb`).
         DROPS = "drops";
+        /// Packets' way through the receive path (tracepoints, kernel functions).
+        LATENCY = "latency";
         /// DNS, HTTP/1.x and TLS messages (tc).
         PROTOCOLS = "protocols";
         /// The lab's own account of each packet in wire mode.

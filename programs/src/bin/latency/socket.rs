@@ -1,0 +1,373 @@
+//! Packets at sockets: put on the receive queue, read, given up; and how full the queue is.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use bpflab_programs::atomic::add_u64;
+use bpflab_programs::latency::{
+    BY_BUFFER, CONTROL_QUEUED_BY_READY, CONTROL_READ_BY_SOCKET, Journey, KIND_TCP, KIND_UDP, LOST_OVERTAKEN,
+    LOST_QUEUED, LOST_SOCKETS, Queue, QueueKey, QueuedKey, STAGE_QUEUED, STAGE_READ, STAGE_TRANSPORT, Socket, point,
+};
+use bpflab_programs::packet::{FAMILY_IPV4, FAMILY_IPV6};
+
+use crate::fields::{field, netns_of_socket, offset};
+use crate::journey::{advance, now};
+use crate::{CONTROL, NETNS, PACKETS, QUEUED, QUEUES, SOCKETS, hit, lost};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const TCP: u16 = 6;
+const UDP: u16 = 17;
+/// Packets whose place is looked at in one call; the next call goes on.
+const MOST_AT_ONCE: u32 = 64;
+
+#[inline(always)]
+fn control(index: u32) -> bool {
+    CONTROL.get(index).is_some_and(|value| *value != 0)
+}
+
+/// Whether TCP sequence number `a` is after `b` (RFC 9293 section 3.4).
+#[inline(always)]
+fn after(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+/// A segment meets its socket. With new payload, it is on the queue or will be as soon as what is missing before it has
+/// come; a segment that the socket gives up after this remains, and counts when its bytes have come again.
+#[inline(always)]
+pub fn segment(sk: *const u8, skb: *const u8, point: u32) {
+    let id = skb as u64;
+    let Some(journey) = PACKETS.get_ptr_mut(id) else { return };
+    hit(point);
+    advance(journey, STAGE_TRANSPORT, now());
+    // SAFETY: a map's value, valid until the program ends.
+    let (kind, end_seq) = unsafe { ((*journey).kind, (*journey).end_seq) };
+    if kind == KIND_TCP && after(end_seq, field(sk, offset!(tcp_rcv_nxt))) {
+        match socket(sk) {
+            Some(socket) => append(socket, sk as u64, journey),
+            None => lost(LOST_SOCKETS),
+        }
+    }
+    let _ = PACKETS.remove(id);
+}
+
+/// Puts a packet behind the others of its socket.
+#[inline(always)]
+fn append(socket: *mut Socket, sk: u64, journey: *mut Journey) {
+    // SAFETY: maps' values, valid until the program ends. TCP holds the socket's lock; datagrams that arrive on several
+    // CPUs at once may take each other's number, which is why a buffer's address is preferred where it is known.
+    unsafe {
+        let key = QueuedKey { owner: sk, number: (*socket).tail };
+        (*journey).socket = sk;
+        if QUEUED.insert(&key, &*journey, u64::from(BPF_ANY)).is_err() {
+            lost(LOST_QUEUED);
+            return;
+        }
+        (*socket).tail += 1;
+    }
+}
+
+/// The socket has data for its owner.
+#[inline(always)]
+pub fn ready(sk: *const u8) {
+    match field::<u16>(sk, offset!(sock_protocol)) {
+        TCP => segments_ready(sk),
+        UDP if control(CONTROL_QUEUED_BY_READY) => newest_datagram(sk),
+        _ => {}
+    }
+}
+
+/// All segments that are in order now are on the queue.
+#[inline(always)]
+fn segments_ready(sk: *const u8) {
+    let id = sk as u64;
+    let Some(socket) = SOCKETS.get_ptr_mut(id) else { return };
+    hit(point::READY);
+    let (now, rcv_nxt) = (now(), field(sk, offset!(tcp_rcv_nxt)));
+    let mut queued = 0;
+    for _ in 0..MOST_AT_ONCE {
+        // SAFETY: a map's value, valid until the program ends; the kernel holds the socket's lock.
+        let (mid, tail) = unsafe { ((*socket).mid, (*socket).tail) };
+        if mid >= tail {
+            break;
+        }
+        if let Some(journey) = QUEUED.get_ptr_mut(&QueuedKey { owner: id, number: mid }) {
+            // SAFETY: as above.
+            if after(unsafe { (*journey).end_seq }, rcv_nxt) {
+                break;
+            }
+            advance(journey, STAGE_QUEUED, now);
+            queued += 1;
+        }
+        // SAFETY: as above.
+        unsafe { (*socket).mid = mid + 1 };
+    }
+    let copied: u32 = field(sk, offset!(tcp_copied_seq));
+    fill(sk, socket, u64::from(rcv_nxt.wrapping_sub(copied)), queued);
+}
+
+/// The newest datagram of the queue is the one that has just been put there.
+#[inline(always)]
+fn newest_datagram(sk: *const u8) {
+    if NETNS.get_ptr(netns_of_socket(sk)).is_none() {
+        return;
+    }
+    hit(point::READY);
+    let newest: u64 = field(sk, offset!(sock_newest));
+    // SAFETY: a map's value, valid until the program ends.
+    let known = PACKETS.get_ptr(newest).is_some_and(|journey| unsafe { (*journey).kind } == KIND_UDP);
+    if known {
+        datagram_queued(sk, newest, point::UDP_QUEUED);
+    } else {
+        lost(LOST_OVERTAKEN);
+    }
+}
+
+/// A datagram is on the queue; `id` is its buffer's address.
+#[inline(always)]
+pub fn datagram_queued(sk: *const u8, id: u64, point: u32) {
+    // It is not there if a reader on another CPU was quicker.
+    let Some(journey) = PACKETS.get_ptr_mut(id) else { return };
+    hit(point);
+    advance(journey, STAGE_QUEUED, now());
+    // SAFETY: maps' values, valid until the program ends.
+    let payload = u64::from(unsafe { (*journey).payload });
+    let Some(socket) = socket(sk) else {
+        lost(LOST_SOCKETS);
+        return;
+    };
+    if control(CONTROL_READ_BY_SOCKET) {
+        append(socket, sk as u64, journey);
+    } else {
+        // SAFETY: as above.
+        unsafe { (*journey).socket = sk as u64 };
+        // SAFETY: as above; nothing writes to it meanwhile.
+        let journey = unsafe { &*journey };
+        if QUEUED.insert(&QueuedKey { owner: id, number: BY_BUFFER }, journey, u64::from(BPF_ANY)).is_err() {
+            lost(LOST_QUEUED);
+        }
+    }
+    let _ = PACKETS.remove(id);
+    // SAFETY: as above.
+    let waiting = unsafe {
+        add_u64(&raw mut (*socket).payload, payload);
+        (*socket).payload
+    };
+    fill(sk, socket, waiting, 1);
+}
+
+/// A datagram has been read, known by its buffer.
+#[inline(always)]
+pub fn datagram_read(skb: *const u8) {
+    let id = skb as u64;
+    let key = QueuedKey { owner: id, number: BY_BUFFER };
+    if let Some(journey) = QUEUED.get_ptr_mut(&key) {
+        hit(point::UDP_READ);
+        finish(journey, now());
+        let _ = QUEUED.remove(&key);
+    } else if let Some(journey) = PACKETS.get_ptr_mut(id) {
+        // Read on another CPU before this one has told that it is on the queue: it was there for next to no time.
+        hit(point::UDP_READ);
+        let now = now();
+        advance(journey, STAGE_QUEUED, now);
+        finish(journey, now);
+        let _ = PACKETS.remove(id);
+    }
+}
+
+/// A buffer is freed: if it is a datagram's on a queue, that has been read.
+#[inline(always)]
+pub fn datagram_consumed(skb: *const u8) {
+    let key = QueuedKey { owner: skb as u64, number: BY_BUFFER };
+    if let Some(journey) = QUEUED.get_ptr_mut(&key) {
+        hit(point::UDP_READ);
+        finish(journey, now());
+        let _ = QUEUED.remove(&key);
+    }
+}
+
+/// A datagram has been read, known by its socket: it was the oldest.
+#[inline(always)]
+pub fn oldest_datagram_read(sk: *const u8) {
+    let id = sk as u64;
+    if field::<u16>(sk, offset!(sock_protocol)) != UDP || !control(CONTROL_READ_BY_SOCKET) {
+        return;
+    }
+    let Some(socket) = SOCKETS.get_ptr_mut(id) else { return };
+    // SAFETY: a map's value, valid until the program ends.
+    let (head, tail) = unsafe { ((*socket).head, (*socket).tail) };
+    if head >= tail {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (*socket).head = head + 1 };
+    let key = QueuedKey { owner: id, number: head };
+    if let Some(journey) = QUEUED.get_ptr_mut(&key) {
+        hit(point::UDP_READ);
+        finish(journey, now());
+        let _ = QUEUED.remove(&key);
+    }
+}
+
+/// The application has read up to the socket's `copied_seq`.
+#[inline(always)]
+pub fn segments_read(sk: *const u8) {
+    let id = sk as u64;
+    let Some(socket) = SOCKETS.get_ptr_mut(id) else { return };
+    let (now, copied) = (now(), field(sk, offset!(tcp_copied_seq)));
+    for _ in 0..MOST_AT_ONCE {
+        // SAFETY: a map's value, valid until the program ends; the kernel holds the socket's lock.
+        let (head, mid, tail) = unsafe { ((*socket).head, (*socket).mid, (*socket).tail) };
+        if head >= tail {
+            break;
+        }
+        let key = QueuedKey { owner: id, number: head };
+        if let Some(journey) = QUEUED.get_ptr_mut(&key) {
+            // SAFETY: as above.
+            if after(unsafe { (*journey).end_seq }, copied) {
+                break;
+            }
+            hit(point::TCP_READ);
+            finish(journey, now);
+            let _ = QUEUED.remove(&key);
+        }
+        // SAFETY: as above.
+        unsafe {
+            (*socket).head = head + 1;
+            if mid <= head {
+                (*socket).mid = head + 1;
+            }
+        }
+    }
+}
+
+/// A packet's way ends at its reader.
+#[inline(always)]
+fn finish(journey: *mut Journey, now: u64) {
+    advance(journey, STAGE_READ, now);
+    // SAFETY: maps' values, valid until the program ends.
+    unsafe {
+        let Some(socket) = SOCKETS.get_ptr_mut((*journey).socket) else { return };
+        if (*journey).kind == KIND_UDP {
+            add_u64(&raw mut (*socket).payload, u64::from((*journey).payload).wrapping_neg());
+        }
+        let key = (*socket).queue;
+        if let Some(queue) = QUEUES.get_ptr_mut(&key) {
+            add_u64(&raw mut (*queue).read, 1);
+        }
+    }
+}
+
+/// Nobody will read this packet.
+#[inline(always)]
+pub fn forget_packet(skb: *const u8) {
+    let id = skb as u64;
+    let _ = PACKETS.remove(id);
+    let key = QueuedKey { owner: id, number: BY_BUFFER };
+    let Some(journey) = QUEUED.get_ptr(&key) else { return };
+    // SAFETY: maps' values, valid until the program ends.
+    unsafe {
+        if let Some(socket) = SOCKETS.get_ptr_mut((*journey).socket) {
+            add_u64(&raw mut (*socket).payload, u64::from((*journey).payload).wrapping_neg());
+        }
+    }
+    let _ = QUEUED.remove(&key);
+}
+
+/// A TCP socket is closed: what is on its queue stays unread, and its address will be another's.
+#[inline(always)]
+pub fn forget_socket(sk: *const u8) {
+    let id = sk as u64;
+    let Some(socket) = SOCKETS.get_ptr(id) else { return };
+    // SAFETY: a map's value, valid until the program ends.
+    let (head, tail) = unsafe { ((*socket).head, (*socket).tail) };
+    for behind in 0..u64::from(MOST_AT_ONCE) {
+        if head + behind >= tail {
+            break;
+        }
+        let _ = QUEUED.remove(&QueuedKey { owner: id, number: head + behind });
+    }
+    let _ = SOCKETS.remove(id);
+}
+
+/// A socket's queue had no room for a packet.
+#[inline(always)]
+pub fn refused(sk: *const u8) {
+    let Some(socket) = socket(sk) else { return };
+    // SAFETY: maps' values, valid until the program ends.
+    unsafe {
+        let key = (*socket).queue;
+        if let Some(queue) = QUEUES.get_ptr_mut(&key) {
+            add_u64(&raw mut (*queue).refused, 1);
+        }
+    }
+}
+
+/// Takes down how full the queue is, and that so many packets have come.
+#[inline(always)]
+fn fill(sk: *const u8, socket: *mut Socket, payload: u64, queued: u64) {
+    let memory = u64::from(field::<u32>(sk, offset!(sock_rmem)));
+    let limit = u64::from(field::<u32>(sk, offset!(sock_rcvbuf)));
+    // SAFETY: maps' values, valid until the program ends.
+    unsafe {
+        let key = (*socket).queue;
+        let Some(queue) = QUEUES.get_ptr_mut(&key) else { return };
+        add_u64(&raw mut (*queue).queued, queued);
+        if payload > (*queue).max_payload {
+            (*queue).max_payload = payload;
+        }
+        if memory > (*queue).max_memory {
+            (*queue).max_memory = memory;
+            (*queue).limit = limit;
+        }
+    }
+}
+
+/// The entry of a watched socket; made if there is none, or if its address was another's before.
+#[inline(always)]
+fn socket(sk: *const u8) -> Option<*mut Socket> {
+    let id = sk as u64;
+    let queue = queue_key(sk)?;
+    let remote_port = u64::from(u16::from_be(field(sk, offset!(sock_dport))));
+    if let Some(known) = SOCKETS.get_ptr_mut(id) {
+        // SAFETY: a map's value, valid until the program ends.
+        let known_as = unsafe { &*known };
+        if known_as.queue == queue && known_as.remote_port == remote_port {
+            return Some(known);
+        }
+    }
+    if QUEUES.get_ptr(&queue).is_none() {
+        let none = Queue { queued: 0, read: 0, refused: 0, max_payload: 0, max_memory: 0, limit: 0 };
+        let _ = QUEUES.insert(&queue, &none, u64::from(BPF_NOEXIST));
+        QUEUES.get_ptr(&queue)?;
+    }
+    let socket = Socket { queue, payload: 0, head: 0, mid: 0, tail: 0, remote_port };
+    let _ = SOCKETS.insert(id, &socket, u64::from(BPF_ANY));
+    SOCKETS.get_ptr_mut(id)
+}
+
+/// What a socket is reported by; nothing if it is not watched or not of IP.
+#[inline(always)]
+fn queue_key(sk: *const u8) -> Option<QueueKey> {
+    let netns = netns_of_socket(sk);
+    NETNS.get_ptr(netns)?;
+    let mut key = QueueKey {
+        address: [0; 16],
+        netns,
+        port: field(sk, offset!(sock_num)),
+        family: 0,
+        proto: field::<u16>(sk, offset!(sock_protocol)) as u8,
+    };
+    match field::<u16>(sk, offset!(sock_family)) {
+        AF_INET => {
+            key.family = FAMILY_IPV4;
+            let address: [u8; 4] = field(sk, offset!(sock_saddr));
+            key.address[..4].copy_from_slice(&address);
+        }
+        AF_INET6 => {
+            key.family = FAMILY_IPV6;
+            key.address = field(sk, offset!(sock_saddr6));
+        }
+        _ => return None,
+    }
+    Some(key)
+}
