@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::observation::{Connection, Flow, Observation, PerDirection, Rtt, Tcp};
+use crate::observation::{Connection, Flow, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp};
 
 /// Ports from here on are numbered by appearance: the range Linux takes ephemeral ports from
 /// (`net.ipv4.ip_local_port_range`).
@@ -23,7 +23,8 @@ pub struct Rules {
 }
 
 /// Names the sections that [`Rules::omit`] may hold.
-pub const SECTIONS: [&str; 9] = ["ledger", "hooks", "flows", "tcp", "drops", "malformed", "dns", "http", "tls"];
+pub const SECTIONS: [&str; 10] =
+    ["ledger", "hooks", "flows", "tcp", "drops", "malformed", "dns", "http", "tls", "latency"];
 
 /// Renders `observation` under `rules`.
 #[must_use]
@@ -40,7 +41,8 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
             "malformed" => observation.malformed.iter().map(|(kind, count)| format!("{kind}: {count}")).collect(),
             "dns" => dns(observation, &mut names),
             "http" => http(observation, &mut names),
-            _ => tls(observation, &mut names),
+            "tls" => tls(observation, &mut names),
+            _ => observation.latency.as_ref().map_or_else(Vec::new, |latency| latency_lines(latency, &mut names)),
         };
         if !lines.is_empty() {
             let _ = writeln!(text, "{section}");
@@ -316,6 +318,33 @@ fn tls(observation: &Observation, names: &mut Names) -> Vec<String> {
             line
         })
         .collect()
+}
+
+/// Counts alone: which probes a kernel has is the kernel's affair, and a time is the machine's, whose decade changes
+/// with its load. Other sections' times are the capture's.
+fn latency_lines(latency: &Latency, names: &mut Names) -> Vec<String> {
+    let step = |times: &StageTimes| {
+        let since = times.since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
+        format!("{}{since}: {}", times.stage, times.count)
+    };
+    let mut lines: Vec<String> =
+        latency.stages.iter().map(|times| format!("{} {} {}", times.host, times.packets, step(times))).collect();
+    lines.extend(latency.flows.iter().map(|times| {
+        let flow = names.flow(times.flow.as_deref().unwrap_or_default());
+        format!("flow {flow} {} {}", times.packets, step(times))
+    }));
+    lines.extend(latency.queues.iter().map(|queue| {
+        format!(
+            "queue {} {} {}: queued {}, read {}, refused {}",
+            queue.host,
+            queue.proto,
+            names.endpoint(&queue.local),
+            queue.queued,
+            queue.read,
+            queue.refused
+        )
+    }));
+    lines
 }
 
 #[cfg(test)]

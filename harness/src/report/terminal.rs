@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use console::{Style, measure_text_width};
 
 use super::Document;
-use crate::observation::{Connection, Observation, PerDirection, Tcp};
+use crate::observation::{Connection, Latency, Observation, PerDirection, StageTimes, Tcp};
 
 /// How the report is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub fn render(document: &Document, layout: Layout) -> String {
     dns(&mut page, &document.observation);
     http(&mut page, &document.observation);
     tls(&mut page, &document.observation);
+    if let Some(seen) = &document.observation.latency {
+        latency(&mut page, seen);
+    }
     page.text
 }
 
@@ -455,4 +458,71 @@ fn tls(page: &mut Page, observation: &Observation) {
         })
         .collect();
     page.table(&["latency", "version", "sni", "alpn", "cipher", "client", "server", "remarks"], &rows);
+}
+
+fn latency(page: &mut Page, latency: &Latency) {
+    let measured = latency.probes.iter().filter(|probe| probe.by.is_some()).count();
+    page.heading(
+        "Latency",
+        &format!("through the kernel's receive path; {measured} of {} places measured", latency.probes.len()),
+    );
+    let rows: Vec<Vec<String>> = latency
+        .probes
+        .iter()
+        .map(|probe| {
+            let by = probe.by.clone().unwrap_or_else(|| page.warn("not measured"));
+            vec![probe.stage.clone(), probe.packets.clone(), by, probe.reason.clone().unwrap_or_default()]
+        })
+        .collect();
+    page.table(&["stage", "packets", "measured by", "because"], &rows);
+    for (title, times) in [("all flows", &latency.stages), ("by flow", &latency.flows)] {
+        if times.is_empty() {
+            continue;
+        }
+        page.line(format!("  {title}"));
+        let rows: Vec<Vec<String>> = times.iter().map(stage_row).collect();
+        page.table(&["host", "packets", "stage", "since", "count", "p50", "p90", "p99", "max"], &rows);
+    }
+    if latency.queues.is_empty() {
+        return;
+    }
+    page.line("  receive queues");
+    let rows: Vec<Vec<String>> = latency
+        .queues
+        .iter()
+        .map(|queue| {
+            vec![
+                queue.host.clone(),
+                format!("{} {}", queue.proto, queue.local),
+                queue.queued.to_string(),
+                queue.read.to_string(),
+                queue.refused.to_string(),
+                bytes(queue.max_payload),
+                format!("{} of {}", bytes(queue.max_memory), bytes(queue.limit)),
+            ]
+        })
+        .collect();
+    page.table(&["host", "socket", "queued", "read", "refused", "most payload", "most memory"], &rows);
+}
+
+fn stage_row(times: &StageTimes) -> Vec<String> {
+    let short = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), short_time);
+    vec![
+        times.host.clone(),
+        times.flow.as_ref().map_or_else(|| times.packets.clone(), |flow| format!("{flow} ({})", times.packets)),
+        times.stage.clone(),
+        times.since.clone().unwrap_or_else(|| "-".to_owned()),
+        times.count.to_string(),
+        short(times.p50_ns),
+        short(times.p90_ns),
+        short(times.p99_ns),
+        short(times.since.as_ref().map(|_| times.max_ns)),
+    ]
+}
+
+/// A time within the kernel, where a microsecond is long.
+fn short_time(ns: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "shown with three digits")]
+    let us = ns as f64 / 1e3;
+    if us < 100.0 { format!("{us:.2} us") } else { time(us) }
 }
