@@ -95,6 +95,7 @@ pub fn advance(journey: *mut Journey, stage: u8, now: u64) -> u64 {
 fn record(journey: *const Journey, from: u8, stage: u8, ns: u64) -> u64 {
     // SAFETY: as in `advance`.
     let journey = unsafe { &*journey };
+    let bucket = bucket(ns);
     let (netns, kind, direction) = (journey.netns, journey.kind, journey.direction);
     let mut event = Event { step: StepKey { flow: FlowKey::default(), netns, kind, from, stage, direction: 0 }, ns };
     let mut histogram = TOTALS.get_ptr_mut(&event.step);
@@ -102,7 +103,7 @@ fn record(journey: *const Journey, from: u8, stage: u8, ns: u64) -> u64 {
         let _ = TOTALS.insert(&event.step, &EMPTY, u64::from(BPF_NOEXIST));
         histogram = TOTALS.get_ptr_mut(&event.step);
     }
-    count(histogram, ns);
+    count(histogram, ns, bucket);
     event.step.flow = journey.flow;
     event.step.direction = direction;
     let mut histogram = FLOWS.get_ptr_mut(&event.step);
@@ -111,7 +112,7 @@ fn record(journey: *const Journey, from: u8, stage: u8, ns: u64) -> u64 {
         let _ = FLOWS.insert(&event.step, &EMPTY, u64::from(BPF_NOEXIST));
         histogram = FLOWS.get_ptr_mut(&event.step);
     }
-    count(histogram, ns);
+    count(histogram, ns, bucket);
     if from != stage && EVENTS.output_untyped::<Event>(&event, 0).is_err() {
         lost(LOST_EVENTS);
     }
@@ -119,12 +120,11 @@ fn record(journey: *const Journey, from: u8, stage: u8, ns: u64) -> u64 {
 }
 
 #[inline(always)]
-fn count(histogram: Option<*mut Histogram>, ns: u64) {
+fn count(histogram: Option<*mut Histogram>, ns: u64, bucket: usize) {
     let Some(histogram) = histogram else {
         lost(LOST_STEPS);
         return;
     };
-    let bucket = bucket(ns);
     // SAFETY: a map's value, 8-byte aligned, valid until the program ends. Counters are only added to, atomically; of two
     // maxima at the same time one may win, so that the greatest exact time is the better one where both are known.
     unsafe {
@@ -138,36 +138,24 @@ fn count(histogram: Option<*mut Histogram>, ns: u64) {
 }
 
 /// Number of bits of `ns`, at most `BUCKETS - 1`.
+///
+/// Without a branch: the verifier follows each path through this, times those through the loops that it is called from.
 #[inline(always)]
 fn bucket(ns: u64) -> usize {
-    let (mut rest, mut bits) = (ns, 0_usize);
-    // In halves rather than bit by bit: few instructions and no loop for the verifier.
-    if rest >> 32 != 0 {
-        rest >>= 32;
-        bits += 32;
+    /// Moves by `by` bits if there is anything above them; `rest` has at most `2 * by` bits.
+    #[inline(always)]
+    fn halve(rest: &mut u64, bits: &mut u64, by: u64) {
+        let above = *rest >> by;
+        // 1 if `above` is not 0: it carries.
+        let shift = ((above + ((1 << by) - 1)) >> by) * by;
+        *rest >>= shift & 63;
+        *bits += shift;
     }
-    if rest >> 16 != 0 {
-        rest >>= 16;
-        bits += 16;
+    let (mut rest, mut bits) = (ns, 0);
+    for by in [32, 16, 8, 4, 2, 1] {
+        halve(&mut rest, &mut bits, by);
     }
-    if rest >> 8 != 0 {
-        rest >>= 8;
-        bits += 8;
-    }
-    if rest >> 4 != 0 {
-        rest >>= 4;
-        bits += 4;
-    }
-    if rest >> 2 != 0 {
-        rest >>= 2;
-        bits += 2;
-    }
-    if rest >> 1 != 0 {
-        rest >>= 1;
-        bits += 1;
-    }
-    bits += rest as usize;
-    // The mask is for the verifier, which loses the bound otherwise.
-    let bits = bits & 63;
+    bits += rest;
+    let bits = (bits & 63) as usize;
     if bits < BUCKETS { bits } else { BUCKETS - 1 }
 }
