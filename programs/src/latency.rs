@@ -232,6 +232,8 @@ pub struct Queue {
 pub struct Socket {
     /// What it is reported by.
     pub queue: QueueKey,
+    /// Its address once more: the key is a typed pointer to the verifier, this is a number.
+    pub address: u64,
     /// Bytes of unread UDP payload.
     pub payload: u64,
     /// Number of the oldest unread packet.
@@ -304,5 +306,5 @@ const _: () = assert!(size_of::<Histogram>() == 24 + 8 * BUCKETS);
 const _: () = assert!(size_of::<Event>() == 64);
 const _: () = assert!(size_of::<Journey>() == 88);
 const _: () = assert!(size_of::<QueueKey>() == 24);
-const _: () = assert!(size_of::<Socket>() == 64);
+const _: () = assert!(size_of::<Socket>() == 72);
 pod!(Layout, StepKey, Histogram, Event, Journey, QueuedKey, QueueKey, Queue, Socket);
