@@ -18,7 +18,7 @@ const AF_INET6: u16 = 10;
 const TCP: u16 = 6;
 const UDP: u16 = 17;
 /// Packets whose place is looked at in one call; the next call goes on.
-const MOST_AT_ONCE: u32 = 256;
+const MOST_AT_ONCE: u32 = 64;
 
 #[inline(always)]
 fn control(index: u32) -> bool {
@@ -83,7 +83,6 @@ fn segments_ready(sk: *const u8) {
     let Some(socket) = SOCKETS.get_ptr_mut(id) else { return };
     hit(point::READY);
     let (now, rcv_nxt) = (now(), field(sk, offset!(tcp_rcv_nxt)));
-    let mut queued = 0;
     for _ in 0..MOST_AT_ONCE {
         // SAFETY: a map's value, valid until the program ends; the kernel holds the socket's lock.
         let (owner, mid, tail) = unsafe { ((*socket).address, (*socket).mid, (*socket).tail) };
@@ -96,13 +95,12 @@ fn segments_ready(sk: *const u8) {
                 break;
             }
             latency_segment_queued(owner, mid, now);
-            queued += 1;
         }
         // SAFETY: as above.
         unsafe { (*socket).mid = mid + 1 };
     }
     let copied: u32 = field(sk, offset!(tcp_copied_seq));
-    fill(sk, socket, u64::from(rcv_nxt.wrapping_sub(copied)), queued);
+    fill(sk, socket, u64::from(rcv_nxt.wrapping_sub(copied)));
 }
 
 /// Accounts for packet `number` of socket `sk`, which is on the queue now.
@@ -114,8 +112,29 @@ fn segments_ready(sk: *const u8) {
 pub extern "C" fn latency_segment_queued(sk: u64, number: u64, now: u64) -> u64 {
     if let Some(journey) = QUEUED.get_ptr_mut(&QueuedKey { owner: sk, number }) {
         advance(journey, STAGE_QUEUED, now);
+        // SAFETY: maps' values, valid until the program ends.
+        unsafe {
+            if let Some(socket) = SOCKETS.get_ptr(sk) {
+                count_queued(socket);
+            }
+        }
     }
     0
+}
+
+/// Counts a packet that is on the queue now.
+///
+/// # Safety
+/// `socket` points to a value of `SOCKETS`.
+#[inline(always)]
+unsafe fn count_queued(socket: *const Socket) {
+    // SAFETY: the caller's; and a map's value, valid until the program ends.
+    unsafe {
+        let key = (*socket).queue;
+        if let Some(queue) = QUEUES.get_ptr_mut(&key) {
+            add_u64(&raw mut (*queue).queued, 1);
+        }
+    }
 }
 
 /// Accounts for packet `number` of socket `sk`, which has been read; as [`latency_segment_queued`].
@@ -175,10 +194,11 @@ pub fn datagram_queued(sk: *const u8, id: u64, point: u32) {
     let _ = PACKETS.remove(id);
     // SAFETY: as above.
     let waiting = unsafe {
+        count_queued(socket);
         add_u64(&raw mut (*socket).payload, payload);
         (*socket).payload
     };
-    fill(sk, socket, waiting, 1);
+    fill(sk, socket, waiting);
 }
 
 /// A datagram has been read, known by its buffer.
@@ -327,16 +347,15 @@ pub fn refused(sk: *const u8) {
     }
 }
 
-/// Takes down how full the queue is, and that so many packets have come.
+/// Takes down how full the queue is.
 #[inline(always)]
-fn fill(sk: *const u8, socket: *mut Socket, payload: u64, queued: u64) {
+fn fill(sk: *const u8, socket: *mut Socket, payload: u64) {
     let memory = u64::from(field::<u32>(sk, offset!(sock_rmem)));
     let limit = u64::from(field::<u32>(sk, offset!(sock_rcvbuf)));
     // SAFETY: maps' values, valid until the program ends.
     unsafe {
         let key = (*socket).queue;
         let Some(queue) = QUEUES.get_ptr_mut(&key) else { return };
-        add_u64(&raw mut (*queue).queued, queued);
         if payload > (*queue).max_payload {
             (*queue).max_payload = payload;
         }
