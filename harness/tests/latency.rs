@@ -23,7 +23,9 @@ struct Lab {
 
 impl Lab {
     fn new(settings: &LatencySettings) -> Self {
+        let start = Instant::now();
         let mut latency = Latency::load(settings).unwrap();
+        println!("loaded, attached and proven in {:?}", start.elapsed());
         for probe in latency.probes() {
             println!("{:9} {:27} {:?} {:?}", probe.stage, probe.packets, probe.by, probe.reason);
         }
