@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::time::{Duration, Instant};
 
 use bpflab::observation::{self, Observation, StageTimes};
-use bpflab::suite::latency::{Latency, LatencySettings, Stage};
+use bpflab::suite::latency::{Latency, LatencySettings, ProbeKind, Stage};
 use bpflab::suite::{Analyzer as _, WatchedHost};
 use bpflab::sys;
 use bpflab::topology::{Host, Network, presets};
@@ -170,9 +170,9 @@ fn hold() -> u64 {
     sys::monotonic_ns() - start
 }
 
-fn datagrams_wait(address: IpAddr, file: &'static str) {
+fn datagrams_wait(settings: &LatencySettings, address: IpAddr, file: &'static str) {
     const COUNT: u64 = 20;
-    let mut lab = Lab::new(&LatencySettings::default());
+    let mut lab = Lab::new(settings);
     let (sender, receiver) = lab.udp(address);
     for _ in 0..COUNT {
         sender.send(&[7; 100]).unwrap();
@@ -211,18 +211,18 @@ fn with_address(socket: &UdpSocket) -> SocketAddr {
 
 #[test]
 fn datagrams_wait_for_their_reader() {
-    datagrams_wait(V4, "udp");
+    datagrams_wait(&LatencySettings::default(), V4, "udp");
 }
 
 #[test]
 fn datagrams_of_ipv6_wait_for_their_reader() {
-    datagrams_wait(V6, "udp6");
+    datagrams_wait(&LatencySettings::default(), V6, "udp6");
 }
 
-fn segments_wait(address: IpAddr, file: &'static str) {
+fn segments_wait(settings: &LatencySettings, address: IpAddr, file: &'static str) {
     // As many as the initial congestion window lets go at once (RFC 6928), so that each write is a segment.
     const COUNT: u64 = 10;
-    let mut lab = Lab::new(&LatencySettings::default());
+    let mut lab = Lab::new(settings);
     let (mut sender, mut receiver) = lab.tcp(address);
     for _ in 0..COUNT {
         sender.write_all(&[7; 100]).unwrap();
@@ -249,12 +249,21 @@ fn segments_wait(address: IpAddr, file: &'static str) {
 
 #[test]
 fn segments_wait_for_their_reader() {
-    segments_wait(V4, "tcp");
+    segments_wait(&LatencySettings::default(), V4, "tcp");
 }
 
 #[test]
 fn segments_of_ipv6_wait_for_their_reader() {
-    segments_wait(V6, "tcp6");
+    segments_wait(&LatencySettings::default(), V6, "tcp6");
+}
+
+#[test]
+fn kprobes_see_the_same_as_fentry() {
+    // Where there are none either, tracepoints do.
+    let kinds = vec![ProbeKind::Tracepoint, ProbeKind::Kprobe];
+    let settings = LatencySettings { kinds, ..LatencySettings::default() };
+    datagrams_wait(&settings, V4, "udp");
+    segments_wait(&settings, V4, "tcp");
 }
 
 #[test]

@@ -104,8 +104,8 @@ pub struct Layout {
     pub tcp_rcv_nxt: u32,
     /// `tcp_sock.copied_seq`: what is before has been read.
     pub tcp_copied_seq: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// `sk_buff.mac_header`, counted from `head`.
+    pub skb_mac_header: u32,
 }
 
 /// Key of `TOTALS` (whose flow and direction are 0) and `FLOWS`: one step of packets' way.

@@ -469,18 +469,33 @@ fn latency(page: &mut Page, latency: &Latency) {
     let rows: Vec<Vec<String>> = latency
         .probes
         .iter()
-        .map(|probe| {
-            let by = probe.by.clone().unwrap_or_else(|| page.warn("not measured"));
-            vec![probe.stage.clone(), probe.packets.clone(), by, probe.reason.clone().unwrap_or_default()]
-        })
+        .filter_map(|probe| Some(vec![probe.stage.clone(), probe.packets.clone(), probe.by.clone()?]))
         .collect();
-    page.table(&["stage", "packets", "measured by", "because"], &rows);
+    // All of them: what has measured a time is part of the time.
+    let layout = std::mem::replace(&mut page.layout.rows, usize::MAX);
+    page.table(&["stage", "packets", "measured by"], &rows);
+    page.layout.rows = layout;
+    // Many places are not measured for one reason.
+    let mut lacks: Vec<(&str, Vec<String>)> = Vec::new();
+    for probe in latency.probes.iter().filter(|probe| probe.by.is_none()) {
+        let (place, why) = (format!("{} of {}", probe.stage, probe.packets), probe.reason.as_deref().unwrap_or("-"));
+        match lacks.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, places)) => places.push(place),
+            None => lacks.push((why, vec![place])),
+        }
+    }
+    for (why, places) in lacks {
+        let text = page.warn(&format!("not measured: {}: {why}", places.join(", ")));
+        page.line(format!("  {text}"));
+    }
     for (title, times) in [("all flows", &latency.stages), ("by flow", &latency.flows)] {
-        if times.is_empty() {
+        // Where packets are seen first there is no time yet; how many there are, the sums say.
+        let rows: Vec<Vec<String>> =
+            times.iter().filter(|row| row.flow.is_none() || row.since.is_some()).map(stage_row).collect();
+        if rows.is_empty() {
             continue;
         }
         page.line(format!("  {title}"));
-        let rows: Vec<Vec<String>> = times.iter().map(stage_row).collect();
         page.table(&["host", "packets", "stage", "since", "count", "p50", "p90", "p99", "max"], &rows);
     }
     if latency.queues.is_empty() {

@@ -73,6 +73,18 @@ impl Stage {
     }
 }
 
+/// A kind of probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeKind {
+    /// BTF-typed programs at tracepoints.
+    Tracepoint,
+    /// BTF-typed programs at the entry and exit of functions.
+    Fentry,
+    /// Programs at the entry of functions.
+    Kprobe,
+}
+
 /// What can be set in the object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,6 +92,8 @@ pub struct LatencySettings {
     /// Stages to measure, as far as the kernel lets them be. A scenario that is to see the same on every kernel names
     /// those that every kernel has: `driver` and `receive`.
     pub stages: Vec<Stage>,
+    /// Kinds of probes that may be used, as far as the kernel has them.
+    pub kinds: Vec<ProbeKind>,
     /// Steps of flows that are told apart; what is beyond is in the sums over all flows alone, and counted as lost.
     pub max_flow_steps: NonZeroU32,
 }
@@ -87,7 +101,8 @@ pub struct LatencySettings {
 impl Default for LatencySettings {
     fn default() -> Self {
         let max = u32::try_from(MAX_FLOWS).ok().and_then(NonZeroU32::new);
-        Self { stages: Stage::ALL.to_vec(), max_flow_steps: max.unwrap_or(NonZeroU32::MAX) }
+        let kinds = vec![ProbeKind::Tracepoint, ProbeKind::Fentry, ProbeKind::Kprobe];
+        Self { stages: Stage::ALL.to_vec(), kinds, max_flow_steps: max.unwrap_or(NonZeroU32::MAX) }
     }
 }
 
@@ -123,7 +138,7 @@ impl Latency {
         let mut object = Object::load(NAME, suite::LATENCY, &options)?;
         let events = object.ebpf.take_map("EVENTS").ok_or_else(|| object.missing("map EVENTS".to_owned()))?;
         let mut events = RingBuf::try_from(events).map_err(|source| object.map_error("EVENTS", source))?;
-        let probes = probes::attach(&mut object, &settings.stages)?;
+        let probes = probes::attach(&mut object, settings)?;
         // What proved the probes is no part of the answer.
         while events.next().is_some() {}
         Ok(Self { object, events, probes, hosts: BTreeMap::new(), times: Times::new(), kept: 0, unkept: 0 })
@@ -282,7 +297,7 @@ fn layout(btf: &Btf) -> Result<Layout, BtfError> {
         sock_newest: btf.offset("sock.sk_receive_queue.prev")?,
         tcp_rcv_nxt: btf.offset("tcp_sock.rcv_nxt")?,
         tcp_copied_seq: btf.offset("tcp_sock.copied_seq")?,
-        reserved: 0,
+        skb_mac_header: btf.offset("sk_buff.mac_header")?,
     })
 }
 

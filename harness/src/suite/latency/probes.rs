@@ -15,7 +15,7 @@ use bpflab_programs::latency::{
 };
 
 use super::smoke::Smoke;
-use super::{Stage, unwatch, watch};
+use super::{LatencySettings, ProbeKind, Stage, unwatch, watch};
 use crate::kernel::probe::{self, Requirement};
 use crate::object::{Object, ObjectError};
 use crate::observation::StageProbe;
@@ -258,10 +258,11 @@ struct Trial {
     left: Vec<String>,
 }
 
-/// Attaches programs for `stages` and says what measures each place.
-pub(super) fn attach(object: &mut Object, stages: &[Stage]) -> Result<Vec<StageProbe>, ObjectError> {
+/// Attaches programs for the stages and says what measures each place.
+pub(super) fn attach(object: &mut Object, settings: &LatencySettings) -> Result<Vec<StageProbe>, ObjectError> {
+    let stages = &settings.stages;
     let needed = PLACES.iter().filter(|place| place.serves.iter().any(|stage| stages.contains(stage)));
-    let kinds = Kinds::of_this_kernel();
+    let kinds = Kinds::new(&settings.kinds);
     let mut trials: Vec<Trial> =
         needed.map(|place| Trial { place, attached: Vec::new(), next: 0, left: Vec::new() }).collect();
     for trial in &mut trials {
@@ -322,16 +323,20 @@ impl Trial {
     fn advance(&mut self, object: &mut Object, kinds: &Kinds) -> Result<(), ObjectError> {
         while let Some(way) = self.place.ways.get(self.next) {
             self.next += 1;
-            let attached = match (way.how, kinds.lack(way.how)) {
-                (_, Some(reason)) => Err(reason.to_owned()),
-                (How::Inferred, _) => Ok(()),
-                (How::Tracepoint, _) => {
-                    object.attach_tracepoint(way.program, way.target).map_err(|error| describe(&error))
+            if let Some(lack) = kinds.lack(way.how) {
+                // The same for all candidates of its kind: said once.
+                if !self.left.iter().any(|left| left == lack) {
+                    self.left.push(lack.to_owned());
                 }
-                _ => object.attach_function(way.program, way.target).map_err(|error| describe(&error)),
+                continue;
+            }
+            let attached = match way.how {
+                How::Inferred => Ok(()),
+                How::Tracepoint => object.attach_tracepoint(way.program, way.target),
+                How::Fentry | How::Fexit | How::Kprobe => object.attach_function(way.program, way.target),
             };
             match attached {
-                Err(reason) => self.left.push(format!("{} {}: {reason}", way.how.name(), way.target)),
+                Err(error) => self.left.push(format!("{} {}: {}", way.how.name(), way.target, describe(&error))),
                 Ok(()) => {
                     self.attached.push(way);
                     if let Some(control) = way.control {
@@ -361,54 +366,47 @@ impl Trial {
     }
 
     fn row(self, unproven: Option<&str>) -> StageProbe {
-        let names: Vec<String> = self.attached.iter().map(|way| format!("{} {}", way.how.name(), way.target)).collect();
-        let by = (!names.is_empty() && unproven.is_none()).then(|| names.join(", "));
+        let targets: Vec<&str> = self.attached.iter().map(|way| way.target).collect();
+        let name = self.attached.first().map(|way| format!("{} {}", way.how.name(), targets.join(", ")));
         let mut reasons = self.left;
-        reasons.extend(unproven.filter(|_| !names.is_empty()).map(|reason| format!("{}: {reason}", names.join(", "))));
+        if let (Some(name), Some(unproven)) = (&name, unproven) {
+            reasons.push(format!("{name}: {unproven}"));
+        }
+        let by = name.filter(|_| unproven.is_none());
         StageProbe {
             stage: self.place.stage.name().to_owned(),
             packets: self.place.packets.to_owned(),
             by,
-            reason: (!reasons.is_empty()).then(|| shortened(&reasons)),
+            reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         }
     }
 }
 
-/// Several candidates often fail for one reason: it is said once.
-fn shortened(reasons: &[String]) -> String {
-    let mut parts: Vec<(String, String)> = Vec::new();
-    for reason in reasons {
-        let (what, why) = reason.split_once(": ").unwrap_or((reason, ""));
-        match parts.iter_mut().find(|(_, known)| known == why) {
-            Some((all, _)) => *all = format!("{all}, {what}"),
-            None => parts.push((what.to_owned(), why.to_owned())),
-        }
-    }
-    parts.into_iter().map(|(what, why)| format!("{what}: {why}")).collect::<Vec<_>>().join("; ")
-}
-
-/// Kinds of probes that the kernel does not have at all, and why, so that each candidate need not find out.
-struct Kinds {
-    fentry: Option<String>,
-    kprobe: Option<String>,
-}
+/// Kinds of probes that are not to be had at all, and why, so that each candidate need not find out.
+struct Kinds(Vec<(ProbeKind, String)>);
 
 impl Kinds {
-    fn of_this_kernel() -> Self {
-        let lack = |name: &str| {
-            let requirement: Requirement = name.parse().ok()?;
-            let unmet = probe::unmet(&[requirement]).into_iter().next()?;
-            unmet.certain.then_some(unmet.reason)
+    fn new(wanted: &[ProbeKind]) -> Self {
+        let all = [(ProbeKind::Tracepoint, "btf"), (ProbeKind::Fentry, "fentry"), (ProbeKind::Kprobe, "kprobes")];
+        let lack = |(kind, feature): (ProbeKind, &str)| {
+            if !wanted.contains(&kind) {
+                return Some((kind, format!("no {feature}: not asked for")));
+            }
+            let requirement: Requirement = feature.parse().ok()?;
+            let unmet = probe::unmet(&[requirement]).into_iter().next().filter(|unmet| unmet.certain)?;
+            Some((kind, format!("no {feature}: {}", unmet.reason)))
         };
-        Self { fentry: lack("fentry"), kprobe: lack("kprobes") }
+        Self(all.into_iter().filter_map(lack).collect())
     }
 
     fn lack(&self, how: How) -> Option<&str> {
-        match how {
-            How::Fentry | How::Fexit => self.fentry.as_deref(),
-            How::Kprobe => self.kprobe.as_deref(),
-            How::Tracepoint | How::Inferred => None,
-        }
+        let kind = match how {
+            How::Fentry | How::Fexit => ProbeKind::Fentry,
+            How::Kprobe => ProbeKind::Kprobe,
+            How::Tracepoint => ProbeKind::Tracepoint,
+            How::Inferred => return None,
+        };
+        self.0.iter().find(|(lacking, _)| *lacking == kind).map(|(_, reason)| reason.as_str())
     }
 }
 
@@ -492,11 +490,5 @@ mod tests {
         for stage in Stage::ALL {
             assert!(PLACES.iter().any(|place| place.stage == stage), "{stage:?}");
         }
-    }
-
-    #[test]
-    fn a_reason_that_is_common_to_candidates_is_said_once() {
-        let reasons = ["fentry a: EPERM", "kprobe a: no file", "fentry b: EPERM"].map(str::to_owned);
-        assert_eq!(shortened(&reasons), "fentry a, fentry b: EPERM; kprobe a: no file");
     }
 }

@@ -146,7 +146,7 @@ fn flow(step: &StepKey) -> String {
         .filter(|vlan| **vlan != NO_VLAN)
         .map(|vlan| format!(" vlan {vlan}"))
         .collect();
-    // Packets that are not IP have no addresses here.
+    // A packet too short for any address has none.
     if key.a == key.b && !ports { format!("{proto}{tags}") } else { format!("{proto} {from} > {to}{tags}") }
 }
 

@@ -2,11 +2,12 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use bpflab_programs::latency::{Journey, KIND_OTHER, KIND_TCP, KIND_TCP_CONTROL, KIND_UDP};
-use bpflab_programs::packet::{FAMILY_IPV4, FAMILY_IPV6, NO_VLAN, Packet};
+use bpflab_programs::packet::{FAMILY_ARP, FAMILY_IPV4, FAMILY_IPV6, FAMILY_OTHER, NO_VLAN, Packet};
 
 use crate::fields::{field, offset};
 
 const ETH_P_IP: u16 = 0x0800;
+const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_IPV6: u16 = 0x86dd;
 const ETH_P_8021AD: u16 = 0x88a8;
@@ -57,6 +58,15 @@ pub fn dissect(skb: *const u8, journey: &mut Journey) {
         ipv4(buffer, l3, rest, &mut packet);
     } else if packet.ethertype == ETH_P_IPV6 {
         ipv6(buffer, l3, rest, &mut packet);
+    } else if packet.ethertype == ETH_P_ARP {
+        arp(buffer, l3, &mut packet);
+    }
+    if packet.family == FAMILY_OTHER {
+        let mac = u32::from(field::<u16>(skb, offset!(skb_mac_header)));
+        if let Some([to, from]) = buffer.read::<[[u8; 6]; 2]>(mac) {
+            packet.src[..6].copy_from_slice(&from);
+            packet.dst[..6].copy_from_slice(&to);
+        }
     }
     journey.kind = match (packet.l4_offset, packet.proto, packet.payload_len) {
         (0, ..) => KIND_OTHER,
@@ -89,6 +99,16 @@ fn untag(buffer: Buffer, mut l3: u32, packet: &mut Packet) -> u32 {
         l3 += 4;
     }
     l3
+}
+
+/// RFC 826 for Ethernet and IPv4: the sender's protocol address is at 14, the target's at 24.
+#[inline(always)]
+fn arp(buffer: Buffer, l3: u32, packet: &mut Packet) {
+    if let (Some(sender), Some(target)) = (buffer.read::<[u8; 4]>(l3 + 14), buffer.read::<[u8; 4]>(l3 + 24)) {
+        packet.family = FAMILY_ARP;
+        packet.src[..4].copy_from_slice(&sender);
+        packet.dst[..4].copy_from_slice(&target);
+    }
 }
 
 /// RFC 791 section 3.1. `rest` is the number of bytes from `l3` to the end of the frame.

@@ -262,8 +262,7 @@ pub fn segments_read(sk: *const u8) {
     let (now, copied) = (now(), field(sk, offset!(tcp_copied_seq)));
     for _ in 0..MOST_AT_ONCE {
         // SAFETY: a map's value, valid until the program ends; the kernel holds the socket's lock.
-        let (owner, head, mid, tail) =
-            unsafe { ((*socket).address, (*socket).head, (*socket).mid, (*socket).tail) };
+        let (owner, head, mid, tail) = unsafe { ((*socket).address, (*socket).head, (*socket).mid, (*socket).tail) };
         if head >= tail {
             break;
         }
