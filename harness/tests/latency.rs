@@ -296,9 +296,9 @@ fn requests_are_counted_exactly_while_they_are_answered() {
     let (seen, mut all) = lab.wait(|seen| count(seen, "read", "tcp") == COUNT);
     check(&lab, &seen, "tcp", COUNT);
     // Where only the socket tells of a datagram, a reader that is awake may be quicker than the tale; it is said then.
-    let overtaken = all.losses.remove("latency.overtaken").unwrap_or(0);
+    let unfollowed = all.losses.remove("latency.unfollowed").unwrap_or(0);
     assert_eq!(count(&seen, "receive", "udp"), COUNT);
-    assert_eq!((count(&seen, "queued", "udp"), count(&seen, "read", "udp")), (COUNT - overtaken, COUNT - overtaken));
+    assert_eq!((count(&seen, "queued", "udp"), count(&seen, "read", "udp")), (COUNT - unfollowed, COUNT - unfollowed));
     assert!(all.losses.is_empty(), "{:?}", all.losses);
     lab.network.close().unwrap();
 }

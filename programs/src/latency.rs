@@ -295,8 +295,9 @@ pub const LOST_EVENTS: u32 = 1;
 pub const LOST_QUEUED: u32 = 2;
 /// Index of `LOST`: packets of sockets for which `SOCKETS` or `QUEUES` had no room.
 pub const LOST_SOCKETS: u32 = 3;
-/// Index of `LOST`: datagrams that were read before they could be found on the queue.
-pub const LOST_OVERTAKEN: u32 = 4;
+/// Index of `LOST`: datagrams that came to a queue and could not be found there: a reader was quicker, or they are copies
+/// for one of several receivers.
+pub const LOST_UNFOLLOWED: u32 = 4;
 /// Entries of `LOST`.
 pub const LOST_KINDS: usize = 5;
 

@@ -10,6 +10,8 @@
 //! All packets are in the histograms, which the kernel keeps. Percentiles are exact and made from single times, which
 //! come through a ring; what it could not hold is counted among the losses.
 
+mod maps;
+mod places;
 mod probes;
 mod report;
 mod smoke;
@@ -17,9 +19,9 @@ mod smoke;
 use std::collections::{BTreeMap, HashMap as Times};
 use std::num::NonZeroU32;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuHashMap, RingBuf};
 use bpflab_programs::latency::{
-    Event, Histogram, LOST_EVENTS, LOST_OVERTAKEN, LOST_QUEUED, LOST_SOCKETS, LOST_STEPS, Layout, MAX_FLOWS, Queue,
+    Event, Histogram, LOST_EVENTS, LOST_QUEUED, LOST_SOCKETS, LOST_STEPS, LOST_UNFOLLOWED, Layout, MAX_FLOWS, Queue,
     QueueKey, StepKey,
 };
 use serde::{Deserialize, Serialize};
@@ -185,7 +187,7 @@ impl Latency {
             ("latency.EVENTS", get(LOST_EVENTS)?),
             ("latency.QUEUED", get(LOST_QUEUED)?),
             ("latency.SOCKETS", get(LOST_SOCKETS)?),
-            ("latency.overtaken", get(LOST_OVERTAKEN)?),
+            ("latency.unfollowed", get(LOST_UNFOLLOWED)?),
             (UNKEPT, self.unkept),
         ];
         Ok(losses.into_iter().filter(|(_, count)| *count > 0).collect())
@@ -208,7 +210,7 @@ impl Analyzer for Latency {
 
     fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError> {
         for host in hosts {
-            watch(&mut self.object, host.netns)?;
+            maps::watch(&mut self.object, host.netns)?;
             self.hosts.insert(host.netns, host.name.clone());
         }
         Ok(())
@@ -247,25 +249,6 @@ impl Analyzer for Latency {
         }
         Ok(())
     }
-}
-
-/// Lets the object look at a network namespace.
-fn watch(object: &mut Object, netns: u32) -> Result<(), ObjectError> {
-    with_netns(object, |map| map.insert(netns, 0, 0))
-}
-
-/// Lets it look away again.
-fn unwatch(object: &mut Object, netns: u32) -> Result<(), ObjectError> {
-    with_netns(object, |map| map.remove(&netns))
-}
-
-fn with_netns(
-    object: &mut Object,
-    change: impl FnOnce(&mut HashMap<&mut MapData, u32, u32>) -> Result<(), MapError>,
-) -> Result<(), ObjectError> {
-    let Some(map) = object.ebpf.map_mut("NETNS") else { return Err(object.missing("map NETNS".to_owned())) };
-    let changed = HashMap::try_from(map).and_then(|mut map| change(&mut map));
-    changed.map_err(|error| object.map_error("NETNS", error))
 }
 
 /// Where the fields that the object reads are in this kernel.

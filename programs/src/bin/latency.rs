@@ -26,6 +26,8 @@ mod dissect;
 mod fields;
 #[path = "latency/journey.rs"]
 mod journey;
+#[path = "latency/queue.rs"]
+mod queue;
 #[path = "latency/socket.rs"]
 mod socket;
 
@@ -254,7 +256,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
 /// `udp_fail_queue_rcv_skb(rc, sk)`.
 #[btf_tracepoint(function = "udp_fail_queue_rcv_skb")]
 pub fn udp_refused(ctx: BtfTracePointContext) -> i32 {
-    socket::refused(ctx.arg(1));
+    queue::refused(ctx.arg(1));
     0
 }
 
