@@ -161,7 +161,7 @@ pub(super) static PLACES: [Place; 14] = [
         stage: Queued,
         packets: "tcp",
         serves: &[Queued, Read],
-        // The tracepoint is there from 6.3 on (40e0b0908142).
+        // 6.1 does not have the tracepoint, 6.12 has it.
         ways: &[
             way("ready", How::Tracepoint, "sk_data_ready"),
             way("ready_fentry", How::Fentry, "sock_def_readable"),
@@ -190,7 +190,7 @@ pub(super) static PLACES: [Place; 14] = [
         stage: Read,
         packets: "udp",
         serves: &[Read],
-        // Since 6.18 a buffer that has been read is freed without consume_skb (6471658dc66c).
+        // consume_skb last: a newer kernel may free the buffer later, and elsewhere (`skb_attempt_defer_free`).
         ways: &[
             way("udp_read_fentry", How::Fentry, "skb_consume_udp"),
             way("udp_read_kprobe", How::Kprobe, "skb_consume_udp"),

@@ -63,8 +63,12 @@ pub(super) fn attach(object: &mut Object, settings: &LatencySettings) -> Result<
             smoke.close().and(proven)
         }
     };
-    let unproven = proven.err();
-    let mut rows: Vec<StageProbe> = trials.into_iter().map(|trial| trial.row(unproven.as_deref())).collect();
+    if let Err(reason) = proven {
+        for trial in &mut trials {
+            trial.leave(object, &reason);
+        }
+    }
+    let mut rows: Vec<StageProbe> = trials.into_iter().map(Trial::row).collect();
     rows.extend(helpers.into_iter().map(|reason| StageProbe {
         stage: Stage::Queued.name().to_owned(),
         packets: "given up".to_owned(),
@@ -153,19 +157,14 @@ impl Trial {
         }
     }
 
-    fn row(self, unproven: Option<&str>) -> StageProbe {
+    fn row(self) -> StageProbe {
         let targets: Vec<&str> = self.attached.iter().map(|way| way.target).collect();
-        let name = self.attached.first().map(|way| format!("{} {}", way.how.name(), targets.join(", ")));
-        let mut reasons = self.left;
-        if let (Some(name), Some(unproven)) = (&name, unproven) {
-            reasons.push(format!("{name}: {unproven}"));
-        }
-        let by = name.filter(|_| unproven.is_none());
+        let by = self.attached.first().map(|way| format!("{} {}", way.how.name(), targets.join(", ")));
         StageProbe {
             stage: self.place.stage.name().to_owned(),
             packets: self.place.packets.to_owned(),
             by,
-            reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            reason: (!self.left.is_empty()).then(|| self.left.join("; ")),
         }
     }
 }

@@ -102,8 +102,8 @@ fn segments_ready(sk: *const u8) {
 
 /// Accounts for packet `number` of socket `sk`, which is on the queue now.
 ///
-/// A global function of numbers only: the kernel verifies it once by itself (51c39bb1d5d1, in 5.6), and not anew for
-/// each turn of the loop that calls it, which would take the verifier a hundred times as long.
+/// A global function of numbers only: the kernel verifies it once by itself (`do_check_subprogs` in
+/// kernel/bpf/verifier.c), and not anew for each turn of the loop that calls it, which would take it ten times as long.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn latency_segment_queued(sk: u64, number: u64, now: u64) -> u64 {
