@@ -298,8 +298,10 @@ pub const LOST_SOCKETS: u32 = 3;
 /// Index of `LOST`: datagrams that came to a queue and could not be found there: a reader was quicker, or they are copies
 /// for one of several receivers.
 pub const LOST_UNFOLLOWED: u32 = 4;
+/// Index of `LOST`: segments to which others were appended on their way to the socket; those are not seen queued or read.
+pub const LOST_MERGED: u32 = 5;
 /// Entries of `LOST`.
-pub const LOST_KINDS: usize = 5;
+pub const LOST_KINDS: usize = 6;
 
 const _: () = assert!(size_of::<Layout>() == 24 * 4);
 const _: () = assert!(size_of::<StepKey>() == 56);

@@ -21,8 +21,8 @@ use std::num::NonZeroU32;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuHashMap, RingBuf};
 use bpflab_programs::latency::{
-    Event, Histogram, LOST_EVENTS, LOST_QUEUED, LOST_SOCKETS, LOST_STEPS, LOST_UNFOLLOWED, Layout, MAX_FLOWS, Queue,
-    QueueKey, StepKey,
+    Event, Histogram, LOST_EVENTS, LOST_MERGED, LOST_QUEUED, LOST_SOCKETS, LOST_STEPS, LOST_UNFOLLOWED, Layout,
+    MAX_FLOWS, Queue, QueueKey, StepKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +188,7 @@ impl Latency {
             ("latency.QUEUED", get(LOST_QUEUED)?),
             ("latency.SOCKETS", get(LOST_SOCKETS)?),
             ("latency.unfollowed", get(LOST_UNFOLLOWED)?),
+            ("latency.merged", get(LOST_MERGED)?),
             (UNKEPT, self.unkept),
         ];
         Ok(losses.into_iter().filter(|(_, count)| *count > 0).collect())

@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::BPF_ANY;
 use bpflab_programs::atomic::add_u64;
 use bpflab_programs::latency::{
-    BY_BUFFER, CONTROL_QUEUED_BY_READY, CONTROL_READ_BY_SOCKET, Journey, KIND_TCP, KIND_UDP, LOST_QUEUED, LOST_SOCKETS,
-    LOST_UNFOLLOWED, QueuedKey, STAGE_QUEUED, STAGE_READ, STAGE_TRANSPORT, Socket, point,
+    BY_BUFFER, CONTROL_QUEUED_BY_READY, CONTROL_READ_BY_SOCKET, Journey, KIND_TCP, KIND_UDP, LOST_MERGED, LOST_QUEUED,
+    LOST_SOCKETS, LOST_UNFOLLOWED, QueuedKey, STAGE_QUEUED, STAGE_READ, STAGE_TRANSPORT, Socket, point,
 };
 
-use crate::fields::{field, netns_of_socket, offset};
+use crate::fields::{at, field, netns_of_socket, offset};
 use crate::journey::{advance, now};
 use crate::queue::{count_queued, fill, socket};
 use crate::{CONTROL, NETNS, PACKETS, QUEUED, QUEUES, SOCKETS, hit, lost};
@@ -36,6 +36,7 @@ pub fn segment(sk: *const u8, skb: *const u8, point: u32) {
     let Some(journey) = PACKETS.get_ptr_mut(id) else { return };
     hit(point);
     advance(journey, STAGE_TRANSPORT, now());
+    grown(skb, journey);
     // SAFETY: a map's value, valid until the program ends.
     let (kind, end_seq) = unsafe { ((*journey).kind, (*journey).end_seq) };
     if kind == KIND_TCP && after(end_seq, field(sk, offset!(tcp_rcv_nxt))) {
@@ -45,6 +46,27 @@ pub fn segment(sk: *const u8, skb: *const u8, point: u32) {
         }
     }
     let _ = PACKETS.remove(id);
+}
+
+/// A segment that finds its socket in use waits in the backlog, where the kernel appends the next one's payload to it
+/// (`tcp_add_backlog`). What an acknowledgement has gained so is followed as the segment that it was.
+#[inline(always)]
+fn grown(skb: *const u8, journey: *mut Journey) {
+    let (len, data): (u32, usize) = (field(skb, offset!(skb_len)), field(skb, offset!(skb_data)));
+    // The data offset of the TCP header, in words of 4 bytes (RFC 9293 section 3.1).
+    let words = at::<u8>((data as *const u8).wrapping_add(12)) >> 4;
+    let payload = len.wrapping_sub(u32::from(words) * 4);
+    // SAFETY: a map's value, valid until the program ends.
+    let journey = unsafe { &mut *journey };
+    if journey.kind == KIND_UDP || payload <= journey.payload || payload > len {
+        return;
+    }
+    if journey.kind == KIND_TCP {
+        lost(LOST_MERGED);
+    }
+    journey.kind = KIND_TCP;
+    journey.end_seq = journey.end_seq.wrapping_add(payload - journey.payload);
+    journey.payload = payload;
 }
 
 /// Puts a packet behind the others of its socket.
