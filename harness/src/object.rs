@@ -48,6 +48,8 @@ pub mod suite {
         TCP_STATE = "tcp_state";
         /// Kernel drops with reason and place (`kfree_skb`).
         DROPS = "drops";
+        /// Packets' way through the receive path (tracepoints, kernel functions).
+        LATENCY = "latency";
         /// DNS, HTTP/1.x and TLS messages (tc).
         PROTOCOLS = "protocols";
         /// The lab's own account of each packet in wire mode.
@@ -227,8 +229,8 @@ impl Object {
         Ok(data.fd().as_fd())
     }
 
-    /// Loads program `program` into the kernel; for a BTF tracepoint, `btf` names the kernel's types and `target` the
-    /// tracepoint. Loading twice is harmless.
+    /// Loads program `program` into the kernel; for a BTF tracepoint, fentry or fexit program, `tracing` names the
+    /// tracepoint or function and the kernel's types. Loading twice is harmless.
     ///
     /// # Errors
     /// [`ObjectError::Refused`] with the verifier's log, [`ObjectError::Program`], [`ObjectError::Missing`].
@@ -239,8 +241,11 @@ impl Object {
             (Some(other), _) if other.fd().is_ok() => Ok(()),
             (Some(Program::Xdp(xdp)), _) => xdp.load(),
             (Some(Program::SchedClassifier(tc)), _) => tc.load(),
+            (Some(Program::KProbe(probe)), _) => probe.load(),
             (Some(Program::BtfTracePoint(tp)), Some((target, btf))) => tp.load(target, btf),
-            (Some(_), _) => return Err(self.missing(format!("XDP, tc or BTF tracepoint program {program}"))),
+            (Some(Program::FEntry(entry)), Some((target, btf))) => entry.load(target, btf),
+            (Some(Program::FExit(exit)), Some((target, btf))) => exit.load(target, btf),
+            (Some(_), _) => return Err(self.missing(format!("XDP, tc or tracing program {program}"))),
         };
         loaded.map_err(|source| self.program_error("load", program, source))?;
         self.program_fd(program)
@@ -252,14 +257,60 @@ impl Object {
     /// # Errors
     /// As [`Object::load_program`]; [`ObjectError::Types`] without BTF.
     pub fn attach_tracepoint(&mut self, program: &str, tracepoint: &str) -> Result<(), ObjectError> {
-        let types = |source| ObjectError::Types { object: self.name.clone(), source: Box::new(source) };
-        let btf = kernel::aya_btf().map_err(types)?;
-        self.load_program(program, Some((tracepoint, btf)))?;
-        let attached = match self.ebpf.program_mut(program) {
-            Some(Program::BtfTracePoint(tp)) => tp.attach().map(|_link| ()),
-            _ => return Err(self.missing(format!("BTF tracepoint program {program}"))),
+        match self.ebpf.program(program) {
+            Some(Program::BtfTracePoint(_)) => self.attach_traced(program, tracepoint),
+            _ => Err(self.missing(format!("BTF tracepoint program {program}"))),
+        }
+    }
+
+    /// Loads program `program` and attaches it to the kernel's function `function` as the program's kind says (kprobe,
+    /// kretprobe, fentry, fexit), until it is detached or this object is dropped. After an error, and once detached, it
+    /// may be attached to another function.
+    ///
+    /// That it is attached does not mean that it fires: a function may live on in copies inlined elsewhere.
+    ///
+    /// # Errors
+    /// As [`Object::load_program`]; [`ObjectError::Types`] without BTF, which kprobes do not need.
+    pub fn attach_function(&mut self, program: &str, function: &str) -> Result<(), ObjectError> {
+        match self.ebpf.program(program) {
+            Some(Program::KProbe(_) | Program::FEntry(_) | Program::FExit(_)) => self.attach_traced(program, function),
+            _ => Err(self.missing(format!("kprobe, fentry or fexit program {program}"))),
+        }
+    }
+
+    /// Detaches a kprobe, fentry, fexit or BTF tracepoint program and takes it out of the kernel. Without effect on a
+    /// program that is not loaded, or of another kind.
+    pub fn detach(&mut self, program: &str) {
+        // The only failure is that there is nothing to unload.
+        let _ = match self.ebpf.program_mut(program) {
+            Some(Program::KProbe(probe)) => probe.unload(),
+            Some(Program::FEntry(entry)) => entry.unload(),
+            Some(Program::FExit(exit)) => exit.unload(),
+            Some(Program::BtfTracePoint(tp)) => tp.unload(),
+            _ => Ok(()),
         };
-        attached.map_err(|source| self.program_error("attach", program, source))
+    }
+
+    fn attach_traced(&mut self, program: &str, target: &str) -> Result<(), ObjectError> {
+        let is_kprobe = matches!(self.ebpf.program(program), Some(Program::KProbe(_)));
+        let types = |source| ObjectError::Types { object: self.name.clone(), source: Box::new(source) };
+        let tracing = if is_kprobe { None } else { Some((target, kernel::aya_btf().map_err(types)?)) };
+        let loaded = self.load_program(program, tracing);
+        let attached = loaded.and_then(|_| {
+            let attached = match self.ebpf.program_mut(program) {
+                Some(Program::KProbe(probe)) => probe.attach(target, 0).map(|_link| ()),
+                Some(Program::FEntry(entry)) => entry.attach().map(|_link| ()),
+                Some(Program::FExit(exit)) => exit.attach().map(|_link| ()),
+                Some(Program::BtfTracePoint(tp)) => tp.attach().map(|_link| ()),
+                _ => Ok(()),
+            };
+            attached.map_err(|source| self.program_error(&format!("attach to {target}"), program, source))
+        });
+        if attached.is_err() {
+            // A BTF-typed program is loaded for one target: for another it must be loaded anew.
+            self.detach(program);
+        }
+        attached
     }
 
     /// The descriptor of a loaded program.

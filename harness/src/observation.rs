@@ -292,6 +292,91 @@ pub struct Tls {
     pub cut: Option<String>,
 }
 
+/// What measured a stage of the kernel's receive path, or why nothing did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageProbe {
+    /// `driver`, `receive`, `ip`, `transport`, `queued`, `read`.
+    pub stage: String,
+    /// Which packets: `all`, `ipv4`, `tcp over ipv6`, `udp`, ...
+    pub packets: String,
+    /// `fentry ip_rcv_core`, `tracepoint netif_receive_skb`, ...; absent if it was not measured.
+    pub by: Option<String>,
+    /// Why it was not measured, or not by what would have been better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How long packets took from one stage to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTimes {
+    /// Host of the topology.
+    pub host: String,
+    /// `proto source > destination`; absent in the sums over all flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<String>,
+    /// `udp`, `tcp` (with payload), `tcp-control` (without), `other`.
+    pub packets: String,
+    /// As [`StageProbe::stage`], or `total`: from the packet's first stage to its read.
+    pub stage: String,
+    /// The stage from which the times count; absent where the packets were seen first.
+    pub since: Option<String>,
+    /// Packets.
+    pub count: u64,
+    /// Arithmetic mean, ns; like everything below, absent or 0 without `since`.
+    pub mean_ns: u64,
+    /// Shortest, ns.
+    pub min_ns: Option<u64>,
+    /// Median by nearest rank, ns.
+    pub p50_ns: Option<u64>,
+    /// 90th percentile, ns.
+    pub p90_ns: Option<u64>,
+    /// 99th percentile, ns.
+    pub p99_ns: Option<u64>,
+    /// Longest, ns.
+    pub max_ns: u64,
+    /// How many single times the percentiles are made of; less than `count` where the losses say so.
+    pub samples: u64,
+    /// Packets by the binary logarithm of their time: entry `n` counts those from `2^(n-1)` to under `2^n` ns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log2: Vec<u64>,
+}
+
+/// How full the receive queues of a local endpoint got.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiveQueue {
+    /// Host of the topology.
+    pub host: String,
+    /// `tcp`, `udp`.
+    pub proto: String,
+    /// Local address and port; the connections that a TCP server has accepted are taken together.
+    pub local: String,
+    /// Packets that were put on the queue.
+    pub queued: u64,
+    /// Packets that the application has read.
+    pub read: u64,
+    /// Datagrams that a full queue refused.
+    pub refused: u64,
+    /// Most payload that waited on one socket, bytes.
+    pub max_payload: u64,
+    /// Most memory that one socket's queue took (`sk_rmem_alloc`), bytes.
+    pub max_memory: u64,
+    /// The limit of that memory at the time (`sk_rcvbuf`), bytes.
+    pub limit: u64,
+}
+
+/// Packets' way through the kernel's receive path. The time between `queued` and `read` is the time in the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// What measured each stage.
+    pub probes: Vec<StageProbe>,
+    /// Times over all flows, by host, kind and stage.
+    pub stages: Vec<StageTimes>,
+    /// Times by flow as well.
+    pub flows: Vec<StageTimes>,
+    /// Receive queues, by host and endpoint.
+    pub queues: Vec<ReceiveQueue>,
+}
+
 /// Everything a run saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
@@ -313,6 +398,9 @@ pub struct Observation {
     pub http: Vec<Http>,
     /// TLS handshakes, in order of their first message.
     pub tls: Vec<Tls>,
+    /// Times through the kernel; absent if `latency` did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
     /// What was not seen because a map or ring was full: `object.map` and count. All zeros are left out.
     pub losses: BTreeMap<String, u64>,
 }

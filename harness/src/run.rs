@@ -253,6 +253,11 @@ fn load(programs: &Programs, clock: Clock, step: &mut dyn FnMut(Step<'_>)) -> Re
         step(Step::Load { object: "drops" });
         analyzers.push(Box::new(suite::drops::Drops::load(clock, settings)?));
     }
+    // As `drops`.
+    if let Some(settings) = programs.latency.as_ref().filter(|_| clock != Clock::Virtual) {
+        step(Step::Load { object: "latency" });
+        analyzers.push(Box::new(suite::latency::Latency::load(settings)?));
+    }
     Ok(analyzers)
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::observation::{Connection, Flow, Observation, PerDirection, Rtt, Tcp};
+use crate::observation::{Connection, Flow, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp};
 
 /// Ports from here on are numbered by appearance: the range Linux takes ephemeral ports from
 /// (`net.ipv4.ip_local_port_range`).
@@ -23,7 +23,8 @@ pub struct Rules {
 }
 
 /// Names the sections that [`Rules::omit`] may hold.
-pub const SECTIONS: [&str; 9] = ["ledger", "hooks", "flows", "tcp", "drops", "malformed", "dns", "http", "tls"];
+pub const SECTIONS: [&str; 10] =
+    ["ledger", "hooks", "flows", "tcp", "drops", "malformed", "dns", "http", "tls", "latency"];
 
 /// Renders `observation` under `rules`.
 #[must_use]
@@ -40,7 +41,8 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
             "malformed" => observation.malformed.iter().map(|(kind, count)| format!("{kind}: {count}")).collect(),
             "dns" => dns(observation, &mut names),
             "http" => http(observation, &mut names),
-            _ => tls(observation, &mut names),
+            "tls" => tls(observation, &mut names),
+            _ => observation.latency.as_ref().map_or_else(Vec::new, |latency| latency_lines(latency, &mut names)),
         };
         if !lines.is_empty() {
             let _ = writeln!(text, "{section}");
@@ -318,9 +320,40 @@ fn tls(observation: &Observation, names: &mut Names) -> Vec<String> {
         .collect()
 }
 
+/// Counts alone: which probes a kernel has is the kernel's affair, and a time is the machine's, whose decade changes
+/// with its load. Other sections' times are the capture's.
+fn latency_lines(latency: &Latency, names: &mut Names) -> Vec<String> {
+    let mut lines = Vec::new();
+    let same = |one: &StageTimes, other: &StageTimes| {
+        (&one.host, &one.flow, &one.packets) == (&other.host, &other.flow, &other.packets)
+    };
+    for way in latency.stages.chunk_by(same).chain(latency.flows.chunk_by(same)) {
+        let Some(StageTimes { host, flow, packets, .. }) = way.first() else { continue };
+        let of = flow.as_ref().map_or_else(|| packets.clone(), |flow| format!("{packets} flow {}", names.flow(flow)));
+        let steps: Vec<String> = way.iter().enumerate().map(|(index, step)| stage_step(way, index, step)).collect();
+        lines.push(format!("{host} {of}: {}", steps.join(", ")));
+    }
+    lines.extend(latency.queues.iter().map(|queue| {
+        let local = names.endpoint(&queue.local);
+        let counts = format!("queued {}, read {}, refused {}", queue.queued, queue.read, queue.refused);
+        format!("{} queue {} {local}: {counts}", queue.host, queue.proto)
+    }));
+    lines
+}
+
+/// `receive 3`, and `since driver` where that is not the step before it.
+fn stage_step(way: &[StageTimes], index: usize, step: &StageTimes) -> String {
+    let before = index.checked_sub(1).and_then(|before| way.get(before)).map(|before| &before.stage);
+    match &step.since {
+        Some(since) if before != Some(since) => format!("{} {} since {since}", step.stage, step.count),
+        _ => format!("{} {}", step.stage, step.count),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation;
 
     #[test]
     fn ephemeral_ports_are_numbered_by_first_appearance_and_others_kept() {
@@ -340,6 +373,39 @@ mod tests {
         assert_eq!(bucket(Some(99.9)), "<100us");
         assert_eq!(bucket(Some(100.0)), "<1ms");
         assert_eq!(bucket(Some(10_000_000.0)), ">=10s");
+    }
+
+    #[test]
+    fn a_way_through_the_kernel_is_one_line_without_times() {
+        let step = |stage: &str, since: Option<&str>| observation::StageTimes {
+            host: "dut".to_owned(),
+            packets: "udp".to_owned(),
+            stage: stage.to_owned(),
+            since: since.map(str::to_owned),
+            count: 3,
+            max_ns: 1234,
+            ..observation::StageTimes::default()
+        };
+        let stages = vec![step("driver", None), step("receive", Some("driver")), step("read", Some("queued"))];
+        let flow = observation::StageTimes {
+            flow: Some("udp 10.0.0.1:40000 > 10.0.0.2:53".to_owned()),
+            ..step("driver", None)
+        };
+        let queue = observation::ReceiveQueue {
+            host: "dut".to_owned(),
+            proto: "udp".to_owned(),
+            local: "10.0.0.2:53".to_owned(),
+            queued: 3,
+            max_memory: 768,
+            ..observation::ReceiveQueue::default()
+        };
+        let latency = Latency { probes: Vec::new(), stages, flows: vec![flow], queues: vec![queue] };
+        let expected = [
+            "dut udp: driver 3, receive 3, read 3 since queued",
+            "dut udp flow udp 10.0.0.1:#1 > 10.0.0.2:53: driver 3",
+            "dut queue udp 10.0.0.2:53: queued 3, read 0, refused 0",
+        ];
+        assert_eq!(latency_lines(&latency, &mut Names::default()), expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 pub mod drops;
 pub mod flows;
+pub mod latency;
 pub mod ledger;
 pub mod packet;
 pub mod parser;

@@ -1,5 +1,7 @@
 //! The report that a network engineer reads in a minute.
 
+mod latency;
+
 use std::fmt::Write as _;
 
 use console::{Style, measure_text_width};
@@ -37,6 +39,9 @@ pub fn render(document: &Document, layout: Layout) -> String {
     dns(&mut page, &document.observation);
     http(&mut page, &document.observation);
     tls(&mut page, &document.observation);
+    if let Some(seen) = &document.observation.latency {
+        latency::section(&mut page, seen);
+    }
     page.text
 }
 

@@ -12,7 +12,8 @@ use crate::kernel::probe::{Requirement, RunMode};
 use crate::object::Clock;
 use crate::snapshot;
 use crate::suite::{
-    Family, drops::DropsSettings, flows::FlowsSettings, protocols::ProtocolsSettings, tcp_state::TcpStateSettings,
+    Family, drops::DropsSettings, flows::FlowsSettings, latency::LatencySettings, protocols::ProtocolsSettings,
+    tcp_state::TcpStateSettings,
 };
 use crate::topology::TopologyChoice;
 use crate::wire::Speed;
@@ -62,7 +63,7 @@ pub struct Scenario {
     /// Hosts and links of wire mode.
     #[serde(default)]
     pub topology: TopologyChoice,
-    /// Programs of the suite with their settings; all of them if left out.
+    /// Programs of the suite with their settings; all of them but `latency` if left out.
     #[serde(default)]
     pub programs: Programs,
     /// Facts that must hold in every mode, by path into the observation (`tcp.handshakes.0.rtt_us`).
@@ -167,11 +168,13 @@ pub struct Programs {
     pub drops: Option<DropsSettings>,
     /// DNS, HTTP and TLS.
     pub protocols: Option<ProtocolsSettings>,
+    /// Times through the kernel's receive path (wire mode).
+    pub latency: Option<LatencySettings>,
 }
 
 impl Default for Programs {
     fn default() -> Self {
-        Self::of(&Family::ALL)
+        Self::of(&Family::DEFAULT)
     }
 }
 
@@ -184,6 +187,7 @@ impl Programs {
             tcp_state: families.contains(&Family::TcpState).then(TcpStateSettings::default),
             drops: families.contains(&Family::Drops).then(DropsSettings::default),
             protocols: families.contains(&Family::Protocols).then(ProtocolsSettings::default),
+            latency: families.contains(&Family::Latency).then(LatencySettings::default),
         }
     }
 }

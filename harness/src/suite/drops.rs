@@ -239,7 +239,7 @@ fn layout(btf: &Btf) -> Result<Layout, BtfError> {
 ///
 /// `sk_buff.vlan_all` is not zero then; kernels before 6.3 have the bit `vlan_present` instead, whose mask is only
 /// certain where the first bit of a byte is the lowest.
-fn vlan_present(btf: &Btf) -> Result<(u32, u32), BtfError> {
+pub(super) fn vlan_present(btf: &Btf) -> Result<(u32, u32), BtfError> {
     if btf.has_field("sk_buff.vlan_all") {
         return Ok((btf.offset("sk_buff.vlan_all")?, u32::MAX));
     }

@@ -1,9 +1,10 @@
-//! The suite: four analysis programs, each an object of its own with a reader that turns its maps and events into its
+//! The suite: five analysis programs, each an object of its own with a reader that turns its maps and events into its
 //! part of an [`Observation`].
 
 pub mod drops;
 pub mod flows;
 pub mod format;
+pub mod latency;
 pub mod protocols;
 pub mod tcp_state;
 
@@ -24,11 +25,14 @@ pub enum Family {
     Drops,
     /// DNS, HTTP and TLS.
     Protocols,
+    /// How long packets take through the kernel's receive path, to the application's read.
+    Latency,
 }
 
 impl Family {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Flows, Self::TcpState, Self::Drops, Self::Protocols];
+    /// Those that run where none is named. `latency` times each packet at several places, and speaks of this machine
+    /// rather than of the capture.
+    pub const DEFAULT: [Self; 4] = [Self::Flows, Self::TcpState, Self::Drops, Self::Protocols];
 }
 
 /// Where a program is attached.

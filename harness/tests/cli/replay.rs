@@ -244,6 +244,23 @@ fn options_of_wire_mode_are_refused_in_lockstep_mode() {
         let args = format!("--mode lockstep {option}");
         lab.replay(&keepalive(), &args).refused(&[&format!("{name} needs wire mode")]);
     }
+    let args = "--mode lockstep --programs flows,latency";
+    lab.replay(&keepalive(), args).refused(&["--programs latency needs wire mode"]);
+}
+
+#[test]
+fn latency_is_told_only_if_asked_for() {
+    let lab = Lab::new();
+    assert!(lab.document(&keepalive(), "--mode wire").get("latency").is_none());
+    let document = lab.document(&keepalive(), "--mode wire --topology host --programs latency");
+    let latency = &document["latency"];
+    assert_eq!(latency["stages"][0]["stage"], "driver");
+    assert_eq!(latency["stages"][1]["since"], "driver");
+    // What is measured has a probe, and what is not has a reason.
+    let probes = latency["probes"].as_array().unwrap();
+    assert!(probes.iter().all(|probe| probe["by"].is_string() || probe["reason"].is_string()), "{probes:#?}");
+    let text = lab.replay(&keepalive(), "--mode wire --topology host --programs latency");
+    text.passed().says(&["Latency", "measured by", "netif_receive_skb", "by flow"]);
 }
 
 #[test]
