@@ -14,6 +14,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use bpflab_programs::atomic::add_u64;
+use bpflab_programs::bound::zero;
 use bpflab_programs::drops::{
     DropCount, DropKey, LOST_FULL, LOST_KINDS, LOST_UNATTRIBUTED, Layout, MAX_DROPS, MAX_NETNS,
 };
@@ -101,7 +102,7 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
     }
-    let mut key = DropKey { location, reason, netns, vlan: NO_VLAN, ..DropKey::default() };
+    let mut key = new_key(location, reason, netns);
     let bytes = dissect(skb, &layout, &mut key);
     if netns != 0 {
         // What has neither ethertype nor IP header is no packet of a network: UNIX and netlink sockets use buffers too.
@@ -112,6 +113,29 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
         lose(LOST_UNATTRIBUTED);
     }
     0
+}
+
+/// A key of which only these fields are known.
+#[inline(always)]
+fn new_key(location: u64, reason: u32, netns: u32) -> DropKey {
+    let zeros = zero();
+    let [a, b, c, d, e, f, ..] = zeros.to_ne_bytes();
+    // SAFETY: the same bytes, any value of which is valid.
+    let address = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>([zeros; 2]) };
+    DropKey {
+        location,
+        reason,
+        netns,
+        src: address,
+        dst: address,
+        src_port: zeros as u16,
+        dst_port: zeros as u16,
+        ethertype: zeros as u16,
+        vlan: NO_VLAN,
+        family: zeros as u8,
+        proto: zeros as u8,
+        reserved: [a, b, c, d, e, f],
+    }
 }
 
 /// Reads a field of a struct behind `base`; zero if that address cannot be read.
