@@ -36,3 +36,21 @@ pub fn zero() -> u64 {
     unsafe { asm!("{zero} = 0", zero = out(reg) zero, options(pure, nomem, nostack, preserves_flags)) };
     zero
 }
+
+/// The same value, of which the verifier knows nothing any more: paths that meet again then look alike to it, and what
+/// follows is walked once. `noise` is any number that it does not know; it does not see that the two operations cancel.
+#[inline(always)]
+#[must_use]
+pub fn forget(mut value: u64, noise: u64) -> u64 {
+    // SAFETY: arithmetic only.
+    unsafe {
+        asm!(
+            "{value} ^= {noise}",
+            "{value} ^= {noise}",
+            value = inout(reg) value,
+            noise = in(reg) noise,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    value
+}

@@ -8,10 +8,8 @@
 //! their first 16 bytes.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
 #![allow(missing_docs, reason = "the program macros emit functions without the comments of those they wrap")]
 
-use core::arch::asm;
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::Global;
@@ -20,7 +18,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
-use bpflab_programs::bound::{one_to, zero};
+use bpflab_programs::bound::{forget, one_to, zero};
 use bpflab_programs::clock::now_skb;
 use bpflab_programs::packet::{
     ACK, FAMILY_IPV4, FAMILY_IPV6, FIN, FRAGMENT_FIRST, FRAGMENT_LATER, FlowKey, Packet, RST, SYN,
@@ -108,23 +106,6 @@ pub fn protocols_ingress(ctx: TcContext) -> i32 {
         account(&key, flags, usize::from(event.direction), stream, handed);
     }
     TC_ACT_UNSPEC
-}
-
-/// The same value, of which the verifier knows nothing any more: paths that meet again then look alike to it, and what
-/// follows is walked once. `noise` is any number that it does not know.
-#[inline(always)]
-fn forget(mut value: u64, noise: u64) -> u64 {
-    // SAFETY: arithmetic only. The verifier does not see that the two operations cancel.
-    unsafe {
-        asm!(
-            "{value} ^= {noise}",
-            "{value} ^= {noise}",
-            value = inout(reg) value,
-            noise = in(reg) noise,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    value
 }
 
 /// The length of the frame.
