@@ -23,6 +23,8 @@ pub mod tcp_state;
 #[cfg(feature = "ebpf")]
 pub mod atomic;
 #[cfg(feature = "ebpf")]
+pub mod bound;
+#[cfg(feature = "ebpf")]
 pub mod clock;
 #[cfg(feature = "ebpf")]
 pub mod parse;

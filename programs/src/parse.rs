@@ -149,6 +149,44 @@ impl Frame {
         value
     }
 
+    /// A packet of which only the length is known.
+    ///
+    /// To the verifier any field may already be anything. A field that is 0 on one path and unknown on another would
+    /// keep the paths apart where they meet: before 6.8 a stack slot that holds a number and one that holds a constant
+    /// are never alike.
+    #[inline(always)]
+    fn nothing(&self, frame_len: u32) -> Packet {
+        let zero = self.unknown(0);
+        let vlan = NO_VLAN | zero as u16;
+        let address = address(zero, zero);
+        Packet {
+            src: address,
+            dst: address,
+            frame_len,
+            malformed: zero as u32,
+            seq: zero as u32,
+            ack: zero as u32,
+            payload_len: zero as u32,
+            fragment_id: zero as u32,
+            l4_offset: zero as u16,
+            payload_offset: zero as u16,
+            ethertype: zero as u16,
+            vlan,
+            inner_vlan: vlan,
+            src_port: zero as u16,
+            dst_port: zero as u16,
+            window: zero as u16,
+            family: zero as u8,
+            proto: zero as u8,
+            fragment: zero as u8,
+            encap: zero as u8,
+            tcp_flags: zero as u8,
+            tcp_header_len: zero as u8,
+            ttl: zero as u8,
+            reserved: zero as u8,
+        }
+    }
+
     /// Lets the verifier forget which way each field of `packet` got its value. The program goes on with one state, not
     /// with one per path through the parser: for `flows` 10 thousand steps instead of 200 thousand.
     #[inline(always)]
@@ -180,8 +218,8 @@ pub fn parse_xdp(ctx: *const xdp_md, packet: &mut Packet) {
     // SAFETY: the context of the running program.
     let (data, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
     let len = opaque(end - data);
-    *packet = Packet { frame_len: len as u32, vlan: NO_VLAN, inner_vlan: NO_VLAN, ..Packet::default() };
     let frame = Frame { data, end, len };
+    *packet = frame.nothing(len as u32);
     ethernet(&frame, packet, 0);
     frame.settle(packet);
 }
@@ -202,7 +240,8 @@ pub fn parse_skb(ctx: *const __sk_buff, packet: &mut Packet) {
     }
     // SAFETY: as above; read again, since the call may have moved the packet.
     let (data, end) = unsafe { (opaque((*ctx).data as usize), opaque((*ctx).data_end as usize)) };
-    *packet = Packet { frame_len: len, vlan: NO_VLAN, inner_vlan: NO_VLAN, ..Packet::default() };
+    let frame = Frame { data, end, len: opaque(len as usize) };
+    *packet = frame.nothing(len);
     let mut tags = 0;
     // SAFETY: as above.
     let (present, tci) = unsafe { ((*ctx).vlan_present, (*ctx).vlan_tci) };
@@ -211,8 +250,8 @@ pub fn parse_skb(ctx: *const __sk_buff, packet: &mut Packet) {
         packet.vlan = tci as u16 & 0x0fff;
         tags = 1;
     }
-    let frame = Frame { data, end, len: opaque(len as usize) };
-    ethernet(&frame, packet, tags);
+    // Unknown, or LLVM would compile all that follows twice.
+    ethernet(&frame, packet, frame.unknown(tags) as u32);
     frame.settle(packet);
 }
 

@@ -7,13 +7,16 @@
 #![no_main]
 #![allow(missing_docs, reason = "the program macros emit functions without the comments of those they wrap")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::btf_maps::{Array, HashMap};
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel, generated};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use bpflab_programs::atomic::add_u64;
+use bpflab_programs::bound::forget;
 use bpflab_programs::drops::{
     DropCount, DropKey, LOST_FULL, LOST_KINDS, LOST_UNATTRIBUTED, Layout, MAX_DROPS, MAX_NETNS,
 };
@@ -91,7 +94,7 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     }
     let rx_sk = if HAS_RX_SK.load() != 0 { ctx.arg::<*const u8>(3) } else { core::ptr::null() };
     let layout = LAYOUT.load();
-    let netns = netns(skb, rx_sk, &layout);
+    let netns = forget(netns(skb, rx_sk, &layout).into(), location) as u32;
     if netns != 0 {
         let Some(silent) = NETNS.get_ptr(netns) else { return 0 };
         // SAFETY: an entry of the map; userspace writes it before anything is attached.
@@ -101,7 +104,7 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
     }
-    let mut key = DropKey { location, reason, netns, vlan: NO_VLAN, ..DropKey::default() };
+    let mut key = new_key(location, reason, netns);
     let bytes = dissect(skb, &layout, &mut key);
     if netns != 0 {
         // What has neither ethertype nor IP header is no packet of a network: UNIX and netlink sockets use buffers too.
@@ -114,6 +117,30 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A key of which only these fields are known.
+#[inline(always)]
+fn new_key(location: u64, reason: u32, netns: u32) -> DropKey {
+    // Unknown to the verifier, like what will be written over them.
+    let zeros = forget(0, location);
+    let [a, b, c, d, e, f, ..] = zeros.to_ne_bytes();
+    // SAFETY: the same bytes, any value of which is valid.
+    let address = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>([zeros; 2]) };
+    DropKey {
+        location,
+        reason,
+        netns,
+        src: address,
+        dst: address,
+        src_port: zeros as u16,
+        dst_port: zeros as u16,
+        ethertype: zeros as u16,
+        vlan: NO_VLAN,
+        family: zeros as u8,
+        proto: zeros as u8,
+        reserved: [a, b, c, d, e, f],
+    }
+}
+
 /// Reads a field of a struct behind `base`; zero if that address cannot be read.
 ///
 /// The verifier lets a typed pointer move by a small offset only, and may know the offset merely as some 32-bit
@@ -124,10 +151,17 @@ fn field<T: Copy + Default>(base: *const u8, offset: u32) -> T {
 }
 
 /// Reads kernel memory; zero if that address cannot be read.
+///
+/// Without a look at the helper's result, which would double the verifier's paths for each field: where the helper
+/// fails, it fills the destination with zeros (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c).
 #[inline(always)]
 fn at<T: Copy + Default>(address: *const u8) -> T {
-    // SAFETY: the helper checks the address and fails on a bad one.
-    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.unwrap_or_default()
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: room for a `T`, which is an integer here, and is written in any case; the helper checks the address.
+    unsafe {
+        generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast());
+        value.assume_init()
+    }
 }
 
 /// Inode number of the namespace that dropped the packet; 0 if it cannot be told.
@@ -219,6 +253,9 @@ fn dissect(skb: *const u8, layout: &Layout, key: &mut DropKey) -> u64 {
         // A raw socket's packet has its network header behind the tags already (packet_parse_headers).
         l3 = untag(buffer, if mac_set { behind_mac } else { l3 }, key);
     }
+    l3 = forget(l3.into(), key.location) as u32;
+    key.vlan = forget(key.vlan.into(), key.location) as u16;
+    key.ethertype = forget(key.ethertype.into(), key.location) as u16;
     if l3 != 0 {
         network_layer(buffer, l3, key);
     }
@@ -316,6 +353,8 @@ fn ipv6(buffer: Buffer, l3: u32, key: &mut DropKey) {
         } else {
             l4 += (u32::from(len) + 1) * 8;
         }
+        l4 = forget(l4.into(), key.location) as u32;
+        key.proto = forget(key.proto.into(), key.location) as u8;
     }
     ports(buffer, l4, key);
 }

@@ -14,6 +14,7 @@ use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use bpflab_programs::atomic::{add_u32, add_u64};
+use bpflab_programs::bound::zero;
 use bpflab_programs::clock::{now_skb, now_xdp};
 use bpflab_programs::flows::{
     Flow, FragmentKey, FragmentOwner, HOOK_TC_EGRESS, HOOK_TC_INGRESS, HOOK_XDP, HOOKS as HOOK_COUNT, HookCount,
@@ -126,7 +127,17 @@ fn account(packet: &Packet, now: u64) {
     }
     let mut entry = FLOWS.get_ptr_mut(&key);
     if entry.is_none() {
-        let fresh = Flow { first_ns: now, first_direction: direction as u8, ..Flow::default() };
+        let zero = zero();
+        let fresh = Flow {
+            packets: [zero; 2],
+            bytes: [zero; 2],
+            first_ns: now,
+            last_ns: zero,
+            fragments: zero as u32,
+            tcp_flags: [zero as u8; 2],
+            encap: zero as u8,
+            first_direction: direction as u8,
+        };
         // Another CPU may have been faster: both then add to the entry that is there.
         let _ = FLOWS.insert(&key, &fresh, u64::from(BPF_NOEXIST));
         entry = FLOWS.get_ptr_mut(&key);

@@ -8,10 +8,8 @@
 //! their first 16 bytes.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
 #![allow(missing_docs, reason = "the program macros emit functions without the comments of those they wrap")]
 
-use core::arch::asm;
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::Global;
@@ -20,6 +18,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
+use bpflab_programs::bound::{forget, one_to, zero};
 use bpflab_programs::clock::now_skb;
 use bpflab_programs::packet::{
     ACK, FAMILY_IPV4, FAMILY_IPV6, FIN, FRAGMENT_FIRST, FRAGMENT_LATER, FlowKey, Packet, RST, SYN,
@@ -109,33 +108,6 @@ pub fn protocols_ingress(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Hides a value from the optimiser, so that the bound that is tested is the bound of the register that is used.
-#[inline(always)]
-fn opaque(mut value: u64) -> u64 {
-    // SAFETY: a move.
-    unsafe {
-        asm!("{value} = {value}", value = inout(reg) value, options(pure, nomem, nostack, preserves_flags));
-    }
-    value
-}
-
-/// The same value, of which the verifier knows nothing any more: paths that meet again then look alike to it, and what
-/// follows is walked once. `noise` is any number that it does not know.
-#[inline(always)]
-fn forget(mut value: u64, noise: u64) -> u64 {
-    // SAFETY: arithmetic only. The verifier does not see that the two operations cancel.
-    unsafe {
-        asm!(
-            "{value} ^= {noise}",
-            "{value} ^= {noise}",
-            value = inout(reg) value,
-            noise = in(reg) noise,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    value
-}
-
 /// The length of the frame.
 #[inline(always)]
 fn frame_len(skb: *mut __sk_buff) -> u32 {
@@ -212,15 +184,21 @@ fn describe(skb: *mut __sk_buff, packet: &Packet) -> Event {
 /// The first bytes of the payload, zeros after its end, and how many they are.
 #[inline(always)]
 fn prefix(skb: *mut __sk_buff, event: &Event, offset: u32) -> ([u8; PREFIX], u32) {
-    let mut bytes = [0; PREFIX];
-    let captured = if event.captured_len < PREFIX as u32 { event.captured_len } else { PREFIX as u32 };
-    let len = opaque(u64::from(captured));
-    if len == 0 || len > PREFIX as u64 {
-        return (bytes, 0);
+    let mut words = [zero(); PREFIX / 8];
+    if event.captured_len == 0 {
+        return (bytes_of(words), 0);
     }
-    // SAFETY: `bytes` has room for `len` bytes, by the test above. Where it fails, the bytes stay zero.
-    unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), len as u32) };
-    (bytes, len as u32)
+    let captured = if event.captured_len < PREFIX as u32 { event.captured_len } else { PREFIX as u32 };
+    let len = one_to::<{ PREFIX as u32 }>(u64::from(captured));
+    // SAFETY: there is room for `len` bytes. Where it fails, they stay zero.
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, words.as_mut_ptr().cast(), len) };
+    (bytes_of(words), len)
+}
+
+#[inline(always)]
+fn bytes_of(words: [u64; PREFIX / 8]) -> [u8; PREFIX] {
+    // SAFETY: the same bytes, any value of which is valid.
+    unsafe { core::mem::transmute(words) }
 }
 
 /// A datagram from or to a DNS port.
@@ -332,7 +310,8 @@ fn note_start(event: &Event, start: &mut Start, tag: u32) {
     let is_answer = event.tcp_flags & ACK != 0;
     let is_again = start.known & bit != 0 && pick(start.start, event.direction) == event.seq;
     if start.tag != tag || !(is_answer || is_again) {
-        *start = Start { tag, ..Start::default() };
+        let zero = zero() as u32;
+        *start = Start { tag, known: zero, start: [zero; 2], followed: zero, reserved: zero };
     }
     start.known |= bit;
     put_in(&mut start.start, event.direction, event.seq);
@@ -500,7 +479,7 @@ fn hand(skb: *mut __sk_buff, event: &mut Event, mut offset: u32) -> bool {
         event.payload_len = CHUNK as u32;
         event.captured_len = CHUNK as u32;
         event.tcp_flags &= !(FIN | RST);
-        if !put::<CHUNK>(skb, event, offset) {
+        if !put::<CHUNK, { CHUNK as u32 }>(skb, event, offset) {
             return false;
         }
         offset += CHUNK as u32;
@@ -512,16 +491,16 @@ fn hand(skb: *mut __sk_buff, event: &mut Event, mut offset: u32) -> bool {
     event.payload_len = payload_len;
     event.captured_len = if captured_len < CHUNK as u32 { captured_len } else { CHUNK as u32 };
     match event.captured_len {
-        0..=104 => put::<104>(skb, event, offset),
-        105..=552 => put::<552>(skb, event, offset),
-        553..=1512 => put::<1512>(skb, event, offset),
-        _ => put::<CHUNK>(skb, event, offset),
+        0..=104 => put::<104, 104>(skb, event, offset),
+        105..=552 => put::<552, 552>(skb, event, offset),
+        553..=1512 => put::<1512, 1512>(skb, event, offset),
+        _ => put::<CHUNK, { CHUNK as u32 }>(skb, event, offset),
     }
 }
 
 /// Puts one record with room for `N` bytes into the ring. The reader polls, so nobody is woken.
 #[inline(always)]
-fn put<const N: usize>(skb: *mut __sk_buff, event: &Event, offset: u32) -> bool {
+fn put<const N: usize, const SIZE: u32>(skb: *mut __sk_buff, event: &Event, offset: u32) -> bool {
     let Some(mut record) = EVENTS.reserve_untyped::<Record<N>>(0) else {
         lost(LOST_EVENTS);
         return false;
@@ -529,11 +508,10 @@ fn put<const N: usize>(skb: *mut __sk_buff, event: &Event, offset: u32) -> bool 
     let target = record.as_mut_ptr();
     // SAFETY: a record of that type was reserved.
     unsafe { addr_of_mut!((*target).event).write(*event) };
-    let len = opaque(u64::from(event.captured_len));
-    if len > 0 && len <= N as u64 {
+    if event.captured_len != 0 {
+        let len = one_to::<SIZE>(u64::from(event.captured_len));
         // SAFETY: room for `N` bytes, and `len` is no more.
-        let failed =
-            unsafe { bpf_skb_load_bytes(skb.cast(), offset, addr_of_mut!((*target).bytes).cast(), len as u32) != 0 };
+        let failed = unsafe { bpf_skb_load_bytes(skb.cast(), offset, addr_of_mut!((*target).bytes).cast(), len) != 0 };
         if failed {
             // Nothing of it can be read: all of it is cut.
             // SAFETY: as above.

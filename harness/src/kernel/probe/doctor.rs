@@ -55,7 +55,12 @@ pub fn doctor() -> Vec<Check> {
     let mut checks = vec![kernel()];
     for feature in &FEATURES {
         let answer = answer_of(&Requirement::Feature(feature));
-        let check = Check::new(feature.name, answer, feature.costs, feature.get);
+        let mut check = Check::new(feature.name, answer, feature.costs, feature.get);
+        if check.found == Found::Found
+            && let Some(early) = super::running().and_then(|kernel| feature.early(&kernel))
+        {
+            check.detail = format!("{} ({early})", check.detail);
+        }
         checks.push(Check { essential: feature.essential, ..check });
     }
     checks.extend(tracepoints());

@@ -268,4 +268,13 @@ impl Feature {
         (kernel.against(&since.version) != Ordering::Less)
             .then(|| format!("declared since {} ({}), missing on {kernel}", since.version, since.commit))
     }
+
+    /// What is remarkable if this feature is there on `kernel`: nothing, unless the kernel is older than the feature.
+    #[must_use]
+    pub fn early(&self, kernel: &Version) -> Option<String> {
+        let since = self.since?;
+        (kernel.against(&since.version) == Ordering::Less).then(|| {
+            format!("declared since {} ({}): a backport, or a probe that is fooled", since.version, since.commit)
+        })
+    }
 }

@@ -1,10 +1,10 @@
 //! What a segment's acknowledgement and window say. The rules are in `bpflab_programs::tcp_state`.
 
 use bpflab_programs::packet::{FIN, SYN};
-use bpflab_programs::tcp_state::{HAS_ACK, HAS_KARN, HAS_SEQ, HAS_TS, HAS_WINDOW, Half, PROBING};
+use bpflab_programs::tcp_state::{HAS_ACK, HAS_KARN, HAS_SEQ, HAS_TS, HAS_WINDOW, Half, PROBING, TIMED};
 
 use crate::segment::Segment;
-use crate::sequence::{PLAUSIBLE, distance};
+use crate::sequence::{PLAUSIBLE, distance, timed};
 
 /// Takes note of the acknowledgement and window of a segment that `me` sent, with ACK and without RST.
 #[inline(always)]
@@ -60,7 +60,8 @@ fn measure(peer: &mut Half, before: u32, segment: &Segment) {
     }
     let mut at_ns = 0;
     let mut tsval = 0u32;
-    for timed in &mut peer.timed {
+    for index in 0..TIMED {
+        let timed = timed(&mut peer.timed, index);
         if timed.at_ns == 0 || distance(segment.ack, timed.end) < 0 {
             continue;
         }

@@ -6,6 +6,7 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
+use bpflab_programs::bound::one_to;
 use bpflab_programs::packet::{FIN, Packet, SYN};
 
 /// TCP header without options.
@@ -115,11 +116,8 @@ impl Segment {
             return;
         }
         let Some(options) = OPTIONS.get_ptr_mut(0) else { return };
-        let len = masked::<63>(len as u64);
-        if len == 0 {
-            return;
-        }
-        // SAFETY: the kernel checks the range in the packet; `len` is below 64 and the destination has 80 bytes.
+        let len = one_to::<64>(len as u64) as usize;
+        // SAFETY: the kernel checks the range in the packet; `len` is at most 64 and the destination has 80 bytes.
         if unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, options.cast(), len as u32) } != 0 {
             return;
         }

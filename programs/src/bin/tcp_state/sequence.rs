@@ -4,7 +4,7 @@
 use bpflab_programs::packet::{ACK, FIN, SYN};
 use bpflab_programs::tcp_state::{
     DEFAULT_RTT_NS, HAS_ACK, HAS_FIN, HAS_KARN, HAS_SEQ, HAS_SYN, HAS_TS, HAS_WINDOW, HOLES, Half, Hole, PROBING,
-    Progress, Timed,
+    Progress, TIMED, Timed,
 };
 
 use crate::segment::{Segment, masked};
@@ -130,7 +130,8 @@ fn fill(me: &mut Half, segment: &Segment, from: i32, to: i32) -> Filled {
     let mut filled = Filled { numbers: 0, at_ns: 0, tsval: 0, has_ts: 0, forgotten: 0 };
     let next = me.next;
     let mut rest = Hole::default();
-    for hole in &mut me.holes {
+    for index in 0..HOLES {
+        let hole = hole_at(&mut me.holes, index);
         if hole.start == hole.end {
             continue;
         }
@@ -162,6 +163,23 @@ fn fill(me: &mut Half, segment: &Segment, from: i32, to: i32) -> Filled {
     filled
 }
 
+/// An element of the holes. Its index is bounded here: what LLVM makes of a loop over the elements themselves is beyond
+/// the verifier of 5.10.
+#[inline(always)]
+fn hole_at(holes: &mut [Hole; HOLES], index: usize) -> &mut Hole {
+    const { assert!(HOLES == 4, "an index is two bits") };
+    // SAFETY: the index is below 4.
+    unsafe { &mut *holes.as_mut_ptr().add(masked::<3>(index as u64)) }
+}
+
+/// An element of what is being measured, as [`hole_at`].
+#[inline(always)]
+pub fn timed(timed: &mut [Timed; TIMED], index: usize) -> &mut Timed {
+    const { assert!(TIMED == 8, "an index is three bits") };
+    // SAFETY: the index is below 8.
+    unsafe { &mut *timed.as_mut_ptr().add(masked::<7>(index as u64)) }
+}
+
 #[inline(always)]
 fn hole(start: u32, end: u32, segment: &Segment) -> Hole {
     Hole { at_ns: segment.now, start, end, tsval: segment.tsval, has_ts: u32::from(segment.has_ts) }
@@ -173,16 +191,15 @@ fn open(me: &mut Half, segment: &Segment, new: Hole) -> u32 {
     let mut chosen = 0;
     // A free hole counts as opened at 0, which is before every other.
     let mut chosen_at = u64::MAX;
-    for (index, hole) in me.holes.iter().enumerate() {
+    for index in 0..HOLES {
+        let hole = hole_at(&mut me.holes, index);
         let at_ns = if hole.start == hole.end { 0 } else { hole.at_ns };
         if at_ns < chosen_at {
             chosen_at = segment.settle(at_ns);
             chosen = segment.settle(index as u64);
         }
     }
-    const { assert!(HOLES == 4, "an index is two bits") };
-    // SAFETY: the index is below 4, which the mask says to the verifier.
-    unsafe { *me.holes.as_mut_ptr().add(masked::<3>(chosen)) = new };
+    *hole_at(&mut me.holes, chosen as usize) = new;
     segment.settle(u64::from(chosen_at != 0)) as u32
 }
 
@@ -192,7 +209,8 @@ fn time(me: &mut Half, segment: &Segment) {
     if segment.len == 0 || segment.has(SYN) {
         return;
     }
-    for timed in &mut me.timed {
+    for index in 0..TIMED {
+        let timed = timed(&mut me.timed, index);
         if timed.at_ns == 0 {
             *timed = Timed { at_ns: segment.now, end: me.next, tsval: segment.tsval };
             return;
@@ -206,7 +224,8 @@ fn time(me: &mut Half, segment: &Segment) {
 fn karn(me: &mut Half, segment: &Segment) {
     me.flags |= HAS_KARN;
     me.karn = me.next;
-    for timed in &mut me.timed {
+    for index in 0..TIMED {
+        let timed = timed(&mut me.timed, index);
         if !(segment.has_ts && distance(segment.tsval, timed.tsval) > 0) {
             timed.at_ns = 0;
         }

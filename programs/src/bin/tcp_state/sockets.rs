@@ -5,6 +5,7 @@ use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
+use bpflab_programs::bound::zero;
 use bpflab_programs::tcp_state::{KIND_TRANSITION, LOST_EVENTS, MAX_HOSTS, SockOffsets, Transition};
 
 const AF_INET: u16 = 2;
@@ -56,8 +57,8 @@ fn report(ctx: &BtfTracePointContext) -> Option<()> {
         new: ctx.arg::<u32>(2) as u16,
         local_port: local_port(sock, &offsets)?,
         remote_port: u16::from_be(read(sock, offsets.dport)?),
-        local: [0; 16],
-        remote: [0; 16],
+        local: no_address(),
+        remote: no_address(),
         family: read(sock, offsets.family)?,
         reserved: 0,
     };
@@ -74,6 +75,13 @@ fn report(ctx: &BtfTracePointContext) -> Option<()> {
         crate::lost(LOST_EVENTS, 1);
     }
     Some(())
+}
+
+/// Sixteen zeros.
+#[inline(always)]
+fn no_address() -> [u8; 16] {
+    // SAFETY: the same bytes, any value of which is valid.
+    unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>([zero(); 2]) }
 }
 
 /// The port that the socket is bound to, or was: `skc_num` is cleared before the last step is reported.
