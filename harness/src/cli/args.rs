@@ -1,13 +1,17 @@
 //! What the command line accepts.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::report::{ExitOn, OutputArgs};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::object::Clock;
 use crate::scenario::Mode;
 use crate::suite::Family;
+use crate::vm::protocol::Mishap;
+use crate::vm::runner::Runner;
 use crate::wire::Speed;
 
 /// Where scenarios are looked for if nothing is said.
@@ -35,6 +39,11 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
+    /// Run scenarios on other kernels, in virtual machines.
+    Matrix(MatrixArgs),
+    /// Serve a request inside a virtual machine.
+    #[command(hide = true)]
+    Guest(GuestArgs),
     /// List scenarios.
     List(ListArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
@@ -158,6 +167,75 @@ pub struct RunArgs {
     /// Print only failures and the summary.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// `bpflab matrix`.
+#[derive(Debug, clap::Args)]
+pub struct MatrixArgs {
+    /// Only the scenario of this name; else those whose name contains this, or matches it as a glob.
+    pub pattern: Option<String>,
+    /// Only this mode.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Only these kernels of the list; may be repeated.
+    #[arg(short, long, value_name = "NAME")]
+    pub kernel: Vec<String>,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+    /// What guests are and how they run.
+    #[command(flatten)]
+    pub guests: GuestOptions,
+    /// The files to write.
+    #[command(flatten)]
+    pub outputs: OutputArgs,
+    /// What makes the command fail.
+    #[command(flatten)]
+    pub exit_on: ExitOn,
+    /// One line for each family in which nothing failed.
+    #[arg(long)]
+    pub fold: bool,
+    /// No progress on standard error.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How guests run.
+#[derive(Debug, clap::Args)]
+pub struct GuestOptions {
+    /// File that lists the kernels.
+    #[arg(long, default_value = KERNELS, value_name = "FILE")]
+    pub kernels: PathBuf,
+    /// What runs the guests.
+    #[arg(long, value_enum, default_value_t)]
+    pub runner: Runner,
+    /// Guests side by side; as many as there are processors if left out.
+    #[arg(short, long, value_name = "NUMBER")]
+    pub jobs: Option<NonZero<usize>>,
+    /// Memory of each guest, MiB.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub memory: u32,
+    /// Seconds that a guest may be silent, trials included.
+    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Emulate, even where KVM works.
+    #[arg(long)]
+    pub no_kvm: bool,
+    /// Debian mirror to fetch kernels from, instead of the one in this machine's apt sources.
+    #[arg(long, env = "BPFLAB_MIRROR", value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Make the first guest of each kernel suffer, to see what the lab makes of it.
+    #[arg(long, value_enum, hide = true)]
+    pub mishap: Option<Mishap>,
+}
+
+/// `bpflab guest`.
+#[derive(Debug, clap::Args)]
+pub struct GuestArgs {
+    /// The request.
+    pub request: PathBuf,
+    /// Where messages are appended.
+    pub messages: PathBuf,
 }
 
 /// `bpflab list`.

@@ -7,12 +7,13 @@ use indicatif::{HumanBytes, ProgressBar};
 
 use super::args::{KernelsArgs, KernelsCommand};
 use super::{Exit, Failure};
-use crate::vm::kernels::{Cache, Image, Kernel, KernelError, KernelList, State, Step};
+use crate::vm::kernels::{Cache, Image, KernelError, KernelList, State, Step};
 
 /// The bar turns at this rate, so that a person sees life between two steps.
 const TICK: Duration = Duration::from_millis(100);
 
-fn failure(error: &KernelError) -> Failure {
+/// How a failure to get a kernel is told, and which exit code it takes.
+pub fn failure(error: &KernelError) -> Failure {
     if error.is_input() { Failure::invalid(error) } else { Failure::unavailable(error) }
 }
 
@@ -62,11 +63,7 @@ fn fetch(
     mirror: Option<&str>,
     refresh: bool,
 ) -> Result<Exit, Failure> {
-    let named = names.iter().map(|name| list.named(name)).collect::<Result<Vec<&Kernel>, _>>();
-    let mut chosen = named.map_err(|error| failure(&error))?;
-    if names.is_empty() {
-        chosen = list.kernels.iter().collect();
-    }
+    let chosen = list.select(names).map_err(|error| failure(&error))?;
     let mut exit = Exit::Passed;
     for kernel in chosen {
         let mut progress = KernelProgress::new(&kernel.name);

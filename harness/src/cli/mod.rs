@@ -5,7 +5,9 @@ mod args;
 mod clean;
 mod display;
 mod doctor;
+mod guest;
 mod kernels;
+mod matrix;
 mod new;
 mod replay;
 pub mod report;
@@ -72,6 +74,8 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Command::Replay(args) => replay::replay(&args),
         Command::Run(args) => run::run(&args),
+        Command::Matrix(args) => matrix::matrix(&args),
+        Command::Guest(args) => guest::guest(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),

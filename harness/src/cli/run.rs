@@ -37,8 +37,15 @@ fn select(root: &Path, pattern: Option<&str>) -> Result<Vec<Trial>, Failure> {
         .collect())
 }
 
+/// The trials of the scenarios that `pattern` names, in `mode` if one is given.
+pub fn selected(root: &Path, pattern: Option<&str>, mode: Option<Mode>) -> Result<Vec<Trial>, Failure> {
+    let mut trials = select(root, pattern)?;
+    trials.retain(|trial| mode.is_none_or(|mode| mode == trial.mode));
+    Ok(trials)
+}
+
 /// Says that nothing was selected, and by what.
-fn nothing(folder: &Path, pattern: Option<&str>, mode: Option<Mode>) -> Exit {
+pub fn nothing(folder: &Path, pattern: Option<&str>, mode: Option<Mode>) -> Exit {
     let pattern = pattern.map_or_else(String::new, |pattern| format!(" by `{pattern}`"));
     let mode = mode.map_or_else(String::new, |mode| format!(" in {mode} mode"));
     eprintln!("bpflab: no scenario in {} is selected{pattern}{mode}", folder.display());
@@ -47,8 +54,7 @@ fn nothing(folder: &Path, pattern: Option<&str>, mode: Option<Mode>) -> Exit {
 
 /// Runs the selected scenarios and prints one line each, with a diff for each that fails.
 pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
-    let mut trials = select(&args.scenarios, args.pattern.as_deref())?;
-    trials.retain(|trial| args.mode.is_none_or(|mode| mode == trial.mode));
+    let trials = selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
     if trials.is_empty() {
         return Ok(nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
     }

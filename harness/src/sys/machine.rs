@@ -1,6 +1,6 @@
 //! Resource limits, and whether virtual machines can be run.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// Makes a virtual machine with one virtual CPU and throws both away.
@@ -34,4 +34,38 @@ pub fn lift_memlock() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Sets the system's clock (`CLOCK_REALTIME`), ns since the UNIX epoch.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_TIME`.
+pub fn set_clock(time_ns: u64) -> io::Result<()> {
+    let time = libc::timespec {
+        tv_sec: (time_ns / 1_000_000_000).cast_signed(),
+        tv_nsec: (time_ns % 1_000_000_000).cast_signed(),
+    };
+    // SAFETY: the structure outlives the call.
+    super::check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) })
+}
+
+/// Mixes `seed` into the kernel's random numbers and makes it draw on them at once: two virtual machines that were
+/// restored from one state would give the same numbers otherwise.
+///
+/// # Errors
+/// The kernel's; `EPERM` without `CAP_SYS_ADMIN`.
+pub fn reseed_random(seed: &[u8]) -> io::Result<()> {
+    const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+    let mut random = std::fs::File::options().write(true).open("/dev/urandom")?;
+    random.write_all(seed)?;
+    // SAFETY: the request takes no argument.
+    super::check(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
+}
+
+/// Sends `signal` to every process of a group; a group that is gone needs none.
+pub fn signal_group(group: i32, signal: i32) {
+    if group > 1 {
+        // SAFETY: a plain system call without pointers.
+        unsafe { libc::killpg(group, signal) };
+    }
 }

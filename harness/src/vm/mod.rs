@@ -1,3 +1,19 @@
-//! Other kernels than the running one: where they come from, and the guests that run on them.
+//! The same scenarios on other kernels: where kernels come from, guests that run this very binary on them, and the
+//! records that come back.
+//!
+//! [`kernels`] gets a kernel of the list from the cache or from its source. A [`runner`] starts a guest on it and hands
+//! over two streams: what the guest's kernel prints on its console, and the messages of the [`protocol`]. [`supervise`]
+//! reads both until the guest is done, dead or overdue, so that whatever happens in a guest has a name. [`matrix`] does
+//! that for a list of kernels and always ends with one record per trial and kernel: a trial whose guest went away is a
+//! lab failure, never a gap.
 
+pub mod console;
+pub mod guest;
 pub mod kernels;
+pub mod kvm;
+pub mod matrix;
+pub mod process;
+pub mod protocol;
+pub mod runner;
+pub mod supervise;
+pub mod vng;

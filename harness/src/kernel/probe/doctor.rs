@@ -104,7 +104,7 @@ fn tracepoints() -> impl Iterator<Item = Check> {
 /// What the lab's other parts call.
 fn environment() -> Vec<Check> {
     let tool = |name: &str, costs: &str| {
-        let get = format!("`apt install {}`", tools::package(name));
+        let get = tools::how_to_get(name);
         Check::new(name, tools::tool(name), costs, &get)
     };
     vec![

@@ -6,13 +6,14 @@ use std::process::Command;
 use super::Answer;
 
 /// Directories that are not in everybody's `PATH`.
-const MORE_DIRECTORIES: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu"];
+/// Not `/usr/lib/qemu`: the virtiofsd there is an older program, whose options virtme-ng does not use.
+const MORE_DIRECTORIES: [&str; 5] = ["/usr/local/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec"];
 
 /// Directories below a home folder that cargo, pip and pyenv install into.
 const HOME_DIRECTORIES: [&str; 3] = [".cargo/bin", ".local/bin", ".pyenv/shims"];
 
 /// Tools whose Debian package has another name.
-const PACKAGES: [(&str, &str); 28] = [
+const PACKAGES: [(&str, &str); 27] = [
     ("bpftool", "bpftool"),
     ("delv", "bind9-dnsutils"),
     ("dig", "bind9-dnsutils"),
@@ -39,13 +40,24 @@ const PACKAGES: [(&str, &str); 28] = [
     ("sshd", "openssh-server"),
     ("tc", "iproute2"),
     ("tcpreplay", "tcpreplay"),
-    ("virtiofsd", "virtiofsd"),
-    ("vng", "virtme-ng"),
+    ("depmod", "kmod"),
 ];
 
 /// The Debian package that has `tool`: its own name if nothing else is known.
 pub fn package(tool: &str) -> &str {
     PACKAGES.iter().find(|(known, _)| *known == tool).map_or(tool, |(_, package)| package)
+}
+
+/// How a program is installed.
+#[must_use]
+pub fn how_to_get(tool: &str) -> String {
+    match tool {
+        // Debian has them since trixie, as other versions than the lab is tried with.
+        "vng" => "`pip install virtme-ng`, which `ci/setup` does".to_owned(),
+        "virtiofsd" => "`cargo install virtiofsd`, which `ci/setup` does".to_owned(),
+        "bpf-linker" => "`cargo install bpf-linker`, which `ci/setup` does".to_owned(),
+        tool => format!("`apt install {}`", package(tool)),
+    }
 }
 
 /// Where a program is: in `PATH`, in the system's folders, or in those of the user's own installers, which sudo takes

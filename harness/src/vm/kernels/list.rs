@@ -136,6 +136,17 @@ impl KernelList {
     }
 }
 
+impl KernelList {
+    /// The kernels of those names, each once and in the list's order; all of them if none are named.
+    ///
+    /// # Errors
+    /// [`KernelError::Unknown`] for the first name that is none.
+    pub fn select(&self, names: &[String]) -> Result<Vec<&Kernel>, KernelError> {
+        names.iter().try_for_each(|name| self.named(name).map(drop))?;
+        Ok(self.kernels.iter().filter(|kernel| names.is_empty() || names.contains(&kernel.name)).collect())
+    }
+}
+
 impl Entry {
     fn kernel(self, folder: &Path) -> Result<Kernel, String> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -1,0 +1,179 @@
+//! What the lab and a guest say to each other: a request as a JSON file, and messages as JSON lines.
+//!
+//! The messages are a stream, so that a guest that dies has told all it knew; the last one says how many records there
+//! were. A stream without it is a failure, whatever it held.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{ProgramCost, Record};
+use crate::report::KernelSummary;
+use crate::scenario::Mode;
+
+/// Version of both directions; lab and guest are the same binary, so another one is a mistake of the set-up.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// One scenario in one mode, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TrialName {
+    /// `family/behaviour`.
+    pub scenario: String,
+    /// The mode.
+    pub mode: Mode,
+}
+
+impl std::fmt::Display for TrialName {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} [{}]", self.scenario, self.mode)
+    }
+}
+
+/// What a guest is to do. Paths are the guest's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// Folder of the scenarios.
+    pub scenarios: PathBuf,
+    /// Where failed trials leave what they offered and received.
+    pub artefacts: PathBuf,
+    /// The trials, in their order.
+    pub trials: Vec<TrialName>,
+    /// Whether the verifier cost of the suite's programs is measured first.
+    pub costs: bool,
+    /// What the clock is set to, ns since the UNIX epoch: a restored guest's stands where it was saved.
+    pub time_ns: Option<u64>,
+    /// What the random numbers start from, hexadecimal: a restored guest's are those of every other restored one.
+    pub seed: Option<String>,
+    /// A mishap to bring about, for the lab's own tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mishap: Option<Mishap>,
+}
+
+/// Mishaps that a guest can be made to suffer, after its first record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mishap {
+    /// The kernel panics.
+    Panic,
+    /// The guest says nothing any more.
+    Silence,
+    /// The guest ends without its final message.
+    Quit,
+    /// The guest says something that is no message.
+    Babble,
+}
+
+/// What a guest says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum Message {
+    /// It came so far.
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        version: u32,
+        /// Its kernel.
+        kernel: KernelSummary,
+    },
+    /// What the suite's programs cost its verifier.
+    Costs {
+        /// One entry per program.
+        programs: Vec<ProgramCost>,
+    },
+    /// A trial begins.
+    Started {
+        /// Which.
+        trial: TrialName,
+    },
+    /// A trial ended.
+    Record {
+        /// How.
+        record: Box<Record>,
+    },
+    /// All trials have ended.
+    Done {
+        /// How many records there were.
+        records: u64,
+    },
+}
+
+impl Message {
+    /// Writes the message as one line.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        // In one call where the system allows: a guest may die between two.
+        out.write_all(&line)?;
+        out.flush()
+    }
+}
+
+/// Cuts a stream into lines and lines into messages.
+#[derive(Debug, Default)]
+pub struct Lines {
+    pending: Vec<u8>,
+}
+
+/// Bytes that a line may have: more is no message, and must not fill the memory.
+const LONGEST_LINE: usize = 64 << 20;
+
+impl Lines {
+    /// Takes in `bytes` and gives the messages that are complete.
+    ///
+    /// # Errors
+    /// A line that is no message, as a sentence.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Vec<Message>, String> {
+        self.pending.extend_from_slice(bytes);
+        let mut messages = Vec::new();
+        let mut start = 0;
+        while let Some(length) = self.pending[start..].iter().position(|byte| *byte == b'\n') {
+            let line = &self.pending[start..start + length];
+            start += length + 1;
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                messages.push(serde_json::from_slice(line).map_err(|error| complaint(line, &error))?);
+            }
+        }
+        self.pending.drain(..start);
+        if self.pending.len() > LONGEST_LINE {
+            return Err(format!("the guest wrote a line of more than {LONGEST_LINE} bytes"));
+        }
+        Ok(messages)
+    }
+}
+
+fn complaint(line: &[u8], error: &serde_json::Error) -> String {
+    let shown: String = String::from_utf8_lossy(line).chars().take(120).flat_map(char::escape_default).collect();
+    format!("the guest wrote what is no message ({error}): {shown}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cut_from_a_stream_wherever_it_is_torn() {
+        let mut stream = Vec::new();
+        let trial = TrialName { scenario: "dns/answers".to_owned(), mode: Mode::Wire };
+        Message::Started { trial }.write(&mut stream).unwrap();
+        Message::Done { records: 1 }.write(&mut stream).unwrap();
+        for cut in 0..stream.len() {
+            let mut lines = Lines::default();
+            let mut seen = lines.take(&stream[..cut]).unwrap();
+            seen.extend(lines.take(&stream[cut..]).unwrap());
+            assert!(matches!(&seen[..], [Message::Started { .. }, Message::Done { records: 1 }]), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_shown() {
+        let error = Lines::default().take(b"\x1b[0mlogin:\n").unwrap_err();
+        assert!(error.contains("login:") && !error.contains('\x1b'), "{error}");
+        assert!(Lines::default().take(b"{\"message\":\"done\"}\n").unwrap_err().contains("records"));
+    }
+}

@@ -1,0 +1,92 @@
+//! Guests by virtme-ng: the guest's root is this machine's, read-only, and what it writes elsewhere is gone with it.
+//! Messages come back as a file in a folder that is shared for writing.
+//!
+//! virtme-ng's exit code and standard output are not relied on: both pass through ports that a guest without udev does
+//! not find. What counts are the messages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use super::kernels::Image;
+use super::kvm::Acceleration;
+use super::process::ProcessGroup;
+use super::protocol::Request;
+use super::runner::{Runner, RunnerError, Setting, make, write};
+use super::supervise::Guest;
+
+/// Folders that the guest covers with empty ones of its own.
+const COVERED: [&str; 5] = ["/tmp", "/run", "/var/tmp", "/var/log", "/var/cache"];
+
+/// Starts a guest; see [`Runner::start`].
+pub(super) fn start(
+    image: &Image,
+    request: &Request,
+    setting: &Setting,
+    folder: &Path,
+) -> Result<Guest, RunnerError> {
+    let program = Runner::Vng.tool("vng")?;
+    let artefacts = folder.join("artefacts");
+    std::fs::create_dir_all(&artefacts).map_err(|source| RunnerError::Folder { path: artefacts.clone(), source })?;
+    let request = Request { scenarios: setting.scenarios.clone(), artefacts, ..request.clone() };
+    let request_file = folder.join("request.json");
+    write(&request_file, &serde_json::to_vec_pretty(&request).unwrap_or_default())?;
+    let messages = folder.join("messages.jsonl");
+    make(&messages)?;
+    let script = folder.join("guest.sh");
+    write(&script, script_text(setting, folder, &request_file, &messages).as_bytes())?;
+    let log_path = folder.join("console.log");
+    let log = make(&log_path)?;
+    let mut command = Command::new(&program);
+    command.args(arguments(image, setting, folder, &script)).env("PATH", path());
+    let started = Instant::now();
+    let processes = ProcessGroup::start(&mut command, &log).map_err(|source| RunnerError::Start { program, source })?;
+    let open = |path: PathBuf| std::fs::File::open(&path).map_err(|source| RunnerError::Folder { path, source });
+    Ok(Guest {
+        processes,
+        console: Box::new(open(log_path)?),
+        messages: Box::new(open(messages)?),
+        started,
+        shuts_down: true,
+    })
+}
+
+fn script_text(setting: &Setting, folder: &Path, request: &Path, messages: &Path) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    format!(
+        "#!/bin/sh\nexec >{} 2>&1 </dev/null\nexec {} guest {} {}\n",
+        quoted(&folder.join("guest.log")),
+        quoted(&setting.binary),
+        quoted(request),
+        quoted(messages)
+    )
+}
+
+fn arguments(image: &Image, setting: &Setting, folder: &Path, script: &Path) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        ["--verbose", "--user", "root", "--cpus", "1", "--cwd", "/", "--memory"].map(str::to_owned).to_vec();
+    arguments.push(format!("{}M", setting.memory_mib));
+    arguments.extend(["--run".to_owned(), image.vmlinuz.display().to_string()]);
+    arguments.push(format!("--rwdir={}", folder.display()));
+    if let Acceleration::Emulation(_) = setting.acceleration {
+        arguments.push("--disable-kvm".to_owned());
+        arguments.push(format!("--qemu-opts=-cpu {}", setting.acceleration.processor()));
+    }
+    let scenarios_and_captures = setting.scenarios.parent();
+    for shown in [setting.binary.parent(), scenarios_and_captures].into_iter().flatten() {
+        if COVERED.iter().any(|covered| shown.starts_with(covered)) && !folder.starts_with(shown) {
+            arguments.push(format!("--rodir={}", shown.display()));
+        }
+    }
+    arguments.extend(["--exec".to_owned(), format!("sh '{}'", script.display().to_string().replace('\'', r"'\''"))]);
+    arguments
+}
+
+/// Where virtme-ng finds QEMU, virtiofsd and depmod: not all of them are in everybody's `PATH`.
+fn path() -> std::ffi::OsString {
+    let here = std::env::var_os("PATH").unwrap_or_default();
+    let found = Runner::Vng.tools().iter().filter_map(|tool| Runner::Vng.tool(tool).ok());
+    let folders = found.filter_map(|file| file.parent().map(Path::to_owned));
+    let all: Vec<PathBuf> = std::env::split_paths(&here).chain(folders).collect();
+    std::env::join_paths(all).unwrap_or(here)
+}
