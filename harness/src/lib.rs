@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod lockstep;
 pub mod object;
 pub mod observation;
+pub mod pool;
 pub mod report;
 pub mod run;
 pub mod scenario;
