@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod lockstep;
 pub mod object;
 pub mod observation;
+pub mod pool;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -8,8 +8,11 @@ use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use bpflab_programs::stamp;
 
+use self::store::{Store, store};
 use crate::kernel::{self, btf::BtfError};
 use crate::sys::MappedArray;
+
+mod store;
 
 /// Where the programs of an object take the time from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -146,7 +149,13 @@ pub struct Object {
     /// The object as aya holds it.
     pub ebpf: Ebpf,
     clock: Option<MappedArray<u64>>,
+    /// What [`Object::clear_maps`] empties, or the first map that it cannot.
+    stores: Result<Vec<Store>, Unclearable>,
 }
+
+/// A map that cannot be emptied, and why.
+#[derive(Debug)]
+struct Unclearable(String, std::io::ErrorKind, String);
 
 /// What is set in an object before it is loaded.
 #[derive(Default)]
@@ -180,7 +189,8 @@ impl Object {
         let ebpf = loader
             .load(elf)
             .map_err(|source| ObjectError::Object { object: name.to_owned(), source: Box::new(source) })?;
-        let mut object = Self { name: name.to_owned(), ebpf, clock: None };
+        let stores = ebpf.maps().filter_map(|(name, map)| stored(name, map)).collect();
+        let mut object = Self { name: name.to_owned(), ebpf, clock: None, stores };
         if options.clock != Clock::Kernel && object.ebpf.map("CLOCK").is_some() {
             object.clock = Some(object.mapped("CLOCK", 1)?);
         }
@@ -191,6 +201,23 @@ impl Object {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Empties all maps but rings, those that were taken out included: hash maps lose their elements, arrays are set to
+    /// zeros. Read-only globals stay. No program of the object may be attached.
+    ///
+    /// # Errors
+    /// [`ObjectError::Map`] for the first map that the kernel does not let empty, or of a type for which it is not known
+    /// how; then the object is not as new.
+    pub fn clear_maps(&self) -> Result<(), ObjectError> {
+        match &self.stores {
+            Ok(stores) => {
+                stores.iter().try_for_each(|store| store.clear().map_err(|source| self.map_error(&store.name, source)))
+            }
+            Err(Unclearable(map, kind, problem)) => {
+                Err(self.map_error(map, std::io::Error::new(*kind, problem.clone())))
+            }
+        }
     }
 
     /// Sets the virtual time, ns since the UNIX epoch. Without effect on an object that has no clock.
@@ -352,6 +379,14 @@ impl Object {
                 ObjectError::Program { operation: operation.to_owned(), object, program, source: Box::new(source) }
             }
         }
+    }
+}
+
+/// What [`Object::clear_maps`] needs to know of a map, if anything.
+fn stored(name: &str, map: &Map) -> Option<Result<Store, Unclearable>> {
+    match store(name, map) {
+        Ok(store) => store.map(Ok),
+        Err(error) => Some(Err(Unclearable(name.to_owned(), error.kind(), error.to_string()))),
     }
 }
 

@@ -11,10 +11,11 @@ use crate::kernel::{self, probe};
 use crate::lockstep::{self, LockstepError};
 use crate::object::{Clock, ObjectError, Refusal};
 use crate::observation::Observation;
+use crate::pool::{Key, Pool};
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary, PacingSummary};
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite::protocols::ProtocolsError;
-use crate::suite::{self, Analyzer};
+use crate::suite::{self, Analyzer, Family};
 use crate::topology::{Network, TopologyChoice, TopologyError};
 use crate::wire::{self, Attachments, Speed, WireError, WireOptions};
 
@@ -163,12 +164,25 @@ fn missing(unmet: &[probe::Unmet]) -> String {
 /// # Errors
 /// See [`RunError`].
 pub fn run(plan: &Plan, stop: &AtomicBool, step: &mut dyn FnMut(Step<'_>)) -> Result<Document, RunError> {
+    run_with(&Pool::default(), plan, stop, step)
+}
+
+/// As [`run`], with objects from `pool` where it has them. After a run that fails they do not go back.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run_with(
+    pool: &Pool,
+    plan: &Plan,
+    stop: &AtomicBool,
+    step: &mut dyn FnMut(Step<'_>),
+) -> Result<Document, RunError> {
     step(Step::Survey { file: &plan.capture });
     let survey = Survey::of(&plan.capture, &plan.options)?;
     let (mode, reason) = choose(plan.mode)?;
     step(Step::Chosen { mode, reason: &reason });
     let clock = if mode == Mode::Lockstep { Clock::Virtual } else { plan.clock };
-    let mut analyzers = load(&plan.programs, clock, step)?;
+    let (keys, mut analyzers) = load(pool, &plan.programs, clock, step)?;
     let mut document = Document {
         version: report::VERSION,
         capture: summary(&plan.capture, &survey),
@@ -189,6 +203,9 @@ pub fn run(plan: &Plan, stop: &AtomicBool, step: &mut dyn FnMut(Step<'_>)) -> Re
     let start_ns = offered.first_ns.unwrap_or_default();
     for analyzer in &mut analyzers {
         analyzer.finish(start_ns, &mut document.observation)?;
+    }
+    for (key, analyzer) in keys.into_iter().zip(analyzers) {
+        pool.give_back(key, analyzer);
     }
     suite::sort_drops(&mut document.observation.drops);
     reconcile(&mut document);
@@ -234,31 +251,40 @@ fn choose(asked: Option<Mode>) -> Result<(Mode, String), RunError> {
     }
 }
 
-fn load(programs: &Programs, clock: Clock, step: &mut dyn FnMut(Step<'_>)) -> Result<Vec<Box<dyn Analyzer>>, RunError> {
-    let mut analyzers: Vec<Box<dyn Analyzer>> = Vec::new();
+/// The objects of a run in the order in which packets meet them, each with its key.
+type Loaded = (Vec<Key>, Vec<Box<dyn Analyzer>>);
+
+fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Step<'_>)) -> Result<Loaded, RunError> {
+    let (mut keys, mut analyzers) = Loaded::default();
+    let mut add = |key: Key, object, load: &dyn Fn() -> Result<Box<dyn Analyzer>, RunError>| {
+        step(Step::Load { object });
+        analyzers.push(pool.take(&key, load)?);
+        keys.push(key);
+        Ok::<_, RunError>(())
+    };
     if let Some(settings) = &programs.flows {
-        step(Step::Load { object: "flows" });
-        analyzers.push(Box::new(suite::flows::Flows::load(clock, settings)?));
+        let key = Key::new(Family::Flows, clock, settings);
+        add(key, "flows", &|| Ok(Box::new(suite::flows::Flows::load(clock, settings)?)))?;
     }
     if let Some(settings) = &programs.tcp_state {
-        step(Step::Load { object: "tcp_state" });
-        analyzers.push(Box::new(suite::tcp_state::TcpState::load(clock, settings)?));
+        let key = Key::new(Family::TcpState, clock, settings);
+        add(key, "tcp_state", &|| Ok(Box::new(suite::tcp_state::TcpState::load(clock, settings)?)))?;
     }
     if let Some(settings) = &programs.protocols {
-        step(Step::Load { object: "protocols" });
-        analyzers.push(Box::new(suite::protocols::Protocols::load(clock, settings)?));
+        let key = Key::new(Family::Protocols, clock, settings);
+        add(key, "protocols", &|| Ok(Box::new(suite::protocols::Protocols::load(clock, settings)?)))?;
     }
     // Its only hook is in the kernel's stack, which has no part in lockstep mode.
     if let Some(settings) = programs.drops.as_ref().filter(|_| clock != Clock::Virtual) {
-        step(Step::Load { object: "drops" });
-        analyzers.push(Box::new(suite::drops::Drops::load(clock, settings)?));
+        let key = Key::new(Family::Drops, clock, settings);
+        add(key, "drops", &|| Ok(Box::new(suite::drops::Drops::load(clock, settings)?)))?;
     }
-    // As `drops`.
+    // As `drops`. Never pooled, so without a key and last: which probes measure is found out anew by each load.
     if let Some(settings) = programs.latency.as_ref().filter(|_| clock != Clock::Virtual) {
         step(Step::Load { object: "latency" });
         analyzers.push(Box::new(suite::latency::Latency::load(settings)?));
     }
-    Ok(analyzers)
+    Ok((keys, analyzers))
 }
 
 fn run_lockstep(

@@ -9,6 +9,7 @@ use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::capture::{self, Writer};
 use crate::kernel::probe::{self, Requirement, Unmet};
 use crate::object::Clock;
+use crate::pool::Pool;
 use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
 use crate::snapshot;
@@ -91,7 +92,7 @@ impl Trial {
         step: &mut dyn FnMut(Step<'_>),
     ) -> Result<Seen, RunError> {
         let plan = self.plan(artefacts)?;
-        let mut document = run::run(&plan, stop, step)?;
+        let mut document = run::run_with(Pool::shared(), &plan, stop, step)?;
         // Where the repository lies says nothing about the run.
         document.capture.file =
             plan.capture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -60,6 +60,8 @@ pub struct Drops {
     reasons: DropReasons,
     /// Names of the watched hosts by the inode number of their namespace.
     hosts: BTreeMap<u32, String>,
+    /// Skipped calls that belong to earlier runs: the kernel counts from the program's loading on.
+    missed_before: u64,
 }
 
 impl Drops {
@@ -87,7 +89,12 @@ impl Drops {
             ],
             max_entries: vec![("DROPS", settings.max_drops.get())],
         };
-        Ok(Self { object: Object::load(NAME, suite::DROPS, &options)?, reasons, hosts: BTreeMap::new() })
+        Ok(Self {
+            object: Object::load(NAME, suite::DROPS, &options)?,
+            reasons,
+            hosts: BTreeMap::new(),
+            missed_before: 0,
+        })
     }
 
     /// Everything counted so far, by key.
@@ -103,13 +110,16 @@ impl Drops {
     fn losses(&self) -> Result<Vec<(&'static str, u64)>, ObjectError> {
         let lost: Array<&MapData, u64> = self.object.typed_map("LOST")?;
         let get = |index| lost.get(&index, 0).map_err(|error| self.object.map_error("LOST", error));
-        let losses =
-            [("drops.DROPS", get(LOST_FULL)?), (UNATTRIBUTED, get(LOST_UNATTRIBUTED)?), (SKIPPED, self.missed()?)];
+        let losses = [
+            ("drops.DROPS", get(LOST_FULL)?),
+            (UNATTRIBUTED, get(LOST_UNATTRIBUTED)?),
+            (SKIPPED, self.missed()?.saturating_sub(self.missed_before)),
+        ];
         Ok(losses.into_iter().filter(|(_, count)| *count > 0).collect())
     }
 
     /// Calls of the program that the kernel left out because it was running already on that CPU (a drop within an
-    /// interrupt, in the middle of another's account). Kernels before 5.12 do not say; then 0.
+    /// interrupt, in the middle of another's account), since it was loaded. Kernels before 5.12 do not say; then 0.
     fn missed(&self) -> Result<u64, ObjectError> {
         use std::os::fd::{AsFd as _, AsRawFd as _};
         let Ok(program) = self.object.program_fd(KFREE_SKB) else { return Ok(0) };
@@ -150,6 +160,12 @@ impl Analyzer for Drops {
             }
         }
         written.map_err(|error| self.object.map_error("NETNS", error))
+    }
+
+    fn reset(&mut self) -> Result<(), ObjectError> {
+        self.missed_before = self.missed()?;
+        self.hosts.clear();
+        self.object.clear_maps()
     }
 
     fn finish(&mut self, _start_ns: u64, observation: &mut Observation) -> Result<(), ObjectError> {

@@ -108,6 +108,10 @@ impl Analyzer for Flows {
         if self.settings.account_at_tc { PROGRAMS_WITHOUT_XDP } else { PROGRAMS }
     }
 
+    fn reset(&mut self) -> Result<(), ObjectError> {
+        self.object.clear_maps()
+    }
+
     fn finish(&mut self, start_ns: u64, observation: &mut Observation) -> Result<(), ObjectError> {
         observation.flows = self.flows(start_ns)?;
         observation.hooks = self.hooks()?;

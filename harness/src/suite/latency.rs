@@ -209,6 +209,11 @@ impl Analyzer for Latency {
         &[]
     }
 
+    /// Always an error: its probes stay attached, and which of them measure is found out anew by each load.
+    fn reset(&mut self) -> Result<(), ObjectError> {
+        Err(self.object.missing("way to be used twice".to_owned()))
+    }
+
     fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError> {
         for host in hosts {
             maps::watch(&mut self.object, host.netns)?;

@@ -76,6 +76,12 @@ pub trait Analyzer: Send {
         let _ = hosts;
         Ok(())
     }
+    /// Makes everything as it was after loading, for another run: maps, rings and what was read of them. Programs stay
+    /// loaded; none may be attached.
+    ///
+    /// # Errors
+    /// A map that cannot be emptied; then the object cannot be used any more.
+    fn reset(&mut self) -> Result<(), ObjectError>;
     /// Takes in the events that are ready; called every few packets and once at the end, and cheap if there are none.
     ///
     /// # Errors

@@ -147,6 +147,15 @@ impl Analyzer for TcpState {
         Ok(())
     }
 
+    fn reset(&mut self) -> Result<(), ObjectError> {
+        while self.events.next().is_some() {}
+        let Self { object, events: _, finished, transitions, hosts } = self;
+        finished.clear();
+        transitions.clear();
+        hosts.clear();
+        object.clear_maps()
+    }
+
     fn drain(&mut self) -> Result<(), ObjectError> {
         while let Some(event) = self.events.next() {
             match read_pod::<u32>(&event) {

@@ -6,6 +6,7 @@
 mod bpf;
 mod ethtool;
 mod machine;
+mod map;
 mod memory;
 mod packet;
 mod thread;
@@ -19,6 +20,7 @@ pub use ethtool::{
     EthtoolFeatures, EthtoolStrings, ethtool_features, ethtool_statistics, ethtool_strings, set_ethtool_features,
 };
 pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
+pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
 pub use packet::{SEND_BATCH, packet_sender, send_frames};
 pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs};

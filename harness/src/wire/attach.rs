@@ -1,8 +1,5 @@
 //! Programs at the hooks of the device under test, attached in a fixed order and detached in the reverse one.
 
-use std::sync::OnceLock;
-
-use aya::Btf;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact};
 use aya::programs::tp_btf::BtfTracePointLink;
 use aya::programs::xdp::{XdpLink, XdpMode};
@@ -11,7 +8,8 @@ use aya::programs::{Program, ProgramError, ProgramFd, TcAttachType};
 use super::WireError;
 use super::account::Programs;
 use super::place::{Namespace, Place, Port};
-use crate::object::{Object, ObjectError};
+use crate::kernel;
+use crate::object::Object;
 use crate::topology::Network;
 
 /// First priority of the programs under test; the ledger's own come before, between and after them. tc runs the filter
@@ -150,24 +148,13 @@ pub(super) fn attach_tc(
 
 /// Attaches a program to a BTF-typed tracepoint, which sees all namespaces.
 pub(super) fn attach_tracepoint(object: &mut Object, program: &str, target: &str) -> Result<Attached, WireError> {
-    object.load_program(program, Some((target, kernel_btf(object, program)?)))?;
+    object.load_program(program, Some((target, kernel::aya_btf()?)))?;
     let operation = format!("attach at tracepoint {target}");
     let missing = object.missing(format!("BTF tracepoint program {program}"));
     let Some(Program::BtfTracePoint(tracepoint)) = object.ebpf.program_mut(program) else { return Err(missing.into()) };
     let link = tracepoint.attach().and_then(|id| tracepoint.take_link(id));
     let link = link.map_err(|source| object.program_error(&operation, program, source))?;
     Ok(Attached { link: Some(Link::Tracepoint(link)), netns: None })
-}
-
-/// The running kernel's types as the loader needs them, read once.
-fn kernel_btf(object: &Object, program: &str) -> Result<&'static Btf, ObjectError> {
-    static BTF: OnceLock<Btf> = OnceLock::new();
-    if let Some(btf) = BTF.get() {
-        return Ok(btf);
-    }
-    let btf = Btf::from_sys_fs()
-        .map_err(|source| object.program_error("find the kernel's types for", program, ProgramError::Btf(source)))?;
-    Ok(BTF.get_or_init(|| btf))
 }
 
 /// The programs under test at the device under test.

@@ -197,6 +197,15 @@ impl Analyzer for Protocols {
         &[("protocols_ingress", Hook::TcIngress)]
     }
 
+    fn reset(&mut self) -> Result<(), ObjectError> {
+        while self.ring.next().is_some() {}
+        let Intake { streams: _, assembler, reorder, taken } = &mut self.intake;
+        *assembler = Assembler::default();
+        reorder.iter_mut().for_each(BinaryHeap::clear);
+        *taken = 0;
+        self.object.clear_maps()
+    }
+
     fn drain(&mut self) -> Result<(), ObjectError> {
         while let Some(record) = self.ring.next() {
             self.intake.take(&self.object, &record)?;
