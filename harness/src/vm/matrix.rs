@@ -115,8 +115,7 @@ fn run_kernel(
     stop: &AtomicBool,
     tell: &dyn Fn(Step<'_>),
 ) -> KernelRun {
-    let mut run =
-        KernelRun { name: target.name.clone(), runner: options.runner.to_string(), ..KernelRun::default() };
+    let mut run = KernelRun { name: target.name.clone(), runner: options.runner.to_string(), ..KernelRun::default() };
     match &target.image {
         Ok(image) => {
             run.version.clone_from(&image.version);
@@ -247,9 +246,8 @@ fn lab_failure(run: &KernelRun, trial: &TrialName) -> Record {
 
 /// Gives every trial without a record one that says why, and puts all in the order of `trials`.
 fn complete(run: &mut KernelRun, trials: &[TrialName]) {
-    let place = |record: &Record| {
-        trials.iter().position(|name| name.scenario == record.scenario && name.mode == record.mode)
-    };
+    let place =
+        |record: &Record| trials.iter().position(|name| name.scenario == record.scenario && name.mode == record.mode);
     let why = run.failures.last().map_or_else(
         || "no guest ran it".to_owned(),
         |failure| format!("not run: {}: {}", failure.kind.text(), failure.message),

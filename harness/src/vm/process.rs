@@ -23,12 +23,8 @@ impl ProcessGroup {
     /// # Errors
     /// The system's, e.g. where there is no such program.
     pub fn start(command: &mut Command, log: &File) -> std::io::Result<Self> {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log.try_clone()?)
-            .process_group(0)
-            .spawn()?;
+        let child =
+            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).process_group(0).spawn()?;
         Ok(Self { child, ended: None })
     }
 

@@ -67,7 +67,8 @@ pub fn supervise(mut guest: Guest, limits: &Limits, stop: &AtomicBool, on: &mut 
         guest.processes.wait_until(last + limits.exit);
     }
     guest.processes.end();
-    watch.read_console(&mut guest);
+    let signs = watch.read_console(&mut guest);
+    watch.note(signs, None);
     watch.life.times.exit_s = last.elapsed().as_secs_f64();
     watch.judge(&end);
     watch.life
@@ -87,6 +88,8 @@ struct Watch {
     console: Console,
     lines: Lines,
     running: Option<TrialName>,
+    /// The first trial that the messages of one look started.
+    first_started: Option<TrialName>,
     greeted: Option<Instant>,
     /// When the last message came.
     heard: Instant,
@@ -102,6 +105,7 @@ impl Watch {
             console: Console::default(),
             lines: Lines::default(),
             running: None,
+            first_started: None,
             greeted: None,
             heard: started,
             started,
@@ -120,8 +124,15 @@ impl Watch {
         loop {
             // Looked at before the streams: what a process wrote before its end is still read.
             let ended = guest.processes.ended();
-            self.read_console(guest);
-            match self.read_messages(guest, on) {
+            let running = self.running.clone();
+            let signs = self.read_console(guest);
+            // What was on the console when it was read came after the messages that are read only now, if at all: the
+            // trial that was running is known, or the first that these messages start.
+            self.first_started = None;
+            let heard = self.read_messages(guest, on);
+            let trial = running.or_else(|| self.first_started.take());
+            self.note(signs, trial);
+            match heard {
                 Err(sentence) => return End::Broken(sentence),
                 Ok(true) => return End::Done,
                 Ok(false) => {}
@@ -145,17 +156,25 @@ impl Watch {
         }
     }
 
-    fn read_console(&mut self, guest: &mut Guest) {
+    /// What the console says went wrong, since it was last read.
+    fn read_console(&mut self, guest: &mut Guest) -> Vec<(FailureKind, String)> {
+        let mut signs = Vec::new();
         while let Ok(count @ 1..) = guest.console.read(&mut self.buffer) {
-            for (kind, line) in self.console.take(&self.buffer[..count]) {
-                if kind == FailureKind::Panic {
-                    self.panicked.get_or_insert_with(Instant::now);
-                }
-                // One mishap prints many lines; the first names it.
-                let known = self.life.failures.iter().any(|failure| failure.kind == kind);
-                if !known {
-                    self.fail(kind, line);
-                }
+            signs.extend(self.console.take(&self.buffer[..count]));
+        }
+        signs
+    }
+
+    /// Keeps `signs` as failures, of `trial` or of the one that is running.
+    fn note(&mut self, signs: Vec<(FailureKind, String)>, trial: Option<TrialName>) {
+        let trial = trial.or_else(|| self.running.clone()).map(|trial| trial.to_string());
+        for (kind, message) in signs {
+            if kind == FailureKind::Panic {
+                self.panicked.get_or_insert_with(Instant::now);
+            }
+            // One mishap prints many lines; the first names it.
+            if !self.life.failures.iter().any(|failure| failure.kind == kind) {
+                self.life.failures.push(GuestFailure { kind, trial: trial.clone(), message, console: Vec::new() });
             }
         }
     }
@@ -190,7 +209,10 @@ impl Watch {
                 self.greeted = Some(Instant::now());
             }
             Message::Costs { programs } => self.life.costs = programs,
-            Message::Started { trial } => self.running = Some(trial),
+            Message::Started { trial } => {
+                self.first_started.get_or_insert_with(|| trial.clone());
+                self.running = Some(trial);
+            }
             Message::Record { record } => {
                 self.running = None;
                 self.life.records.push(*record);
@@ -256,11 +278,8 @@ mod tests {
     use crate::report::KernelSummary;
     use crate::scenario::Mode;
 
-    const LIMITS: Limits = Limits {
-        boot: Duration::from_secs(20),
-        silence: Duration::from_secs(20),
-        exit: Duration::from_secs(20),
-    };
+    const LIMITS: Limits =
+        Limits { boot: Duration::from_secs(20), silence: Duration::from_secs(20), exit: Duration::from_secs(20) };
 
     /// A shell that plays the guest: `script` finds the files `$MESSAGES` and `$CONSOLE` to append to.
     fn watch(script: &str, limits: &Limits) -> Life {

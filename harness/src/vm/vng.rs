@@ -19,12 +19,7 @@ use super::supervise::Guest;
 const COVERED: [&str; 5] = ["/tmp", "/run", "/var/tmp", "/var/log", "/var/cache"];
 
 /// Starts a guest; see [`Runner::start`].
-pub(super) fn start(
-    image: &Image,
-    request: &Request,
-    setting: &Setting,
-    folder: &Path,
-) -> Result<Guest, RunnerError> {
+pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder: &Path) -> Result<Guest, RunnerError> {
     let program = Runner::Vng.tool("vng")?;
     let artefacts = folder.join("artefacts");
     std::fs::create_dir_all(&artefacts).map_err(|source| RunnerError::Folder { path: artefacts.clone(), source })?;
