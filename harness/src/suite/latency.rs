@@ -4,7 +4,7 @@
 //! The stages are `driver` (the driver hands the packet over, after XDP), `receive` (`__netif_receive_skb_core`), `ip`,
 //! `transport` (TCP or UDP), `queued` (on the socket's receive queue, in order) and `read` (by the application, to its
 //! last byte). Kernels differ in the functions that they have and in the probes that they allow, so a stage has several
-//! candidates; [`probes`] takes the first that is seen to fire. What a kernel cannot measure is left out and said:
+//! candidates; `probes` takes the first that is seen to fire. What a kernel cannot measure is left out and said:
 //! times then count from the stage before, which each row names.
 //!
 //! All packets are in the histograms, which the kernel keeps. Percentiles are exact and made from single times, which

@@ -4,6 +4,7 @@
 
 mod capture_input;
 mod hostile;
+mod kernels;
 mod machine;
 mod processes;
 mod replay;

@@ -70,6 +70,11 @@ impl<'a> Apt<'a> {
         Ok(apt)
     }
 
+    /// Base URL of the first suite.
+    pub fn url(&self) -> &str {
+        self.suites.first().map_or(&self.mirror.main, |suite| self.mirror.of_suite(suite))
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<(), KernelError> {
         let path = self.root.join(name);
         std::fs::write(&path, text).map_err(KernelError::writing(path))
@@ -108,6 +113,7 @@ Dir::State::status "{root}/status";
 Dir::State::extended_states "{root}/extended_states";
 Dir::Cache "{root}/";
 Dir::Cache::archives "{root}/archives/";
+Dir::Cache::srcpkgcache "";
 Dir::Log "{root}/";
 Dir::Etc "{root}/etc/";
 Dir::Etc::main "none.conf";

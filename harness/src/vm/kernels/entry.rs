@@ -88,7 +88,7 @@ impl Origin {
         file_name(&text)
     }
 
-    /// Whether `source` may mean this. Which is the newest of several, [`super::version`] says.
+    /// Whether `source` may mean this. Which is the newest of several, `super::version` says.
     pub fn serves(&self, source: &Source) -> bool {
         match (self, source) {
             (Self::Debian { suites, package, version }, Source::Debian { suites: wanted, package: pattern }) => {

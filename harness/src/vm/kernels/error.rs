@@ -11,6 +11,15 @@ pub enum KernelError {
     /// The list of kernels is wrong.
     #[error(transparent)]
     List(Complaint),
+    /// The list of kernels could not be read.
+    #[error("cannot read the list of kernels {}: `--kernels` names another", path.display())]
+    NoList {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// No kernel of the list has that name.
     #[error("no kernel is called `{name}`{hint}; the list has {known}")]
     Unknown {
@@ -213,6 +222,7 @@ impl KernelError {
         matches!(
             self,
             Self::List(_)
+                | Self::NoList { .. }
                 | Self::Unknown { .. }
                 | Self::UnknownSuite { .. }
                 | Self::NoPackage { .. }

@@ -137,7 +137,7 @@ fn newest(
     step(Step::Resolved { version: &origin.to_string() });
     let debs = work.make("debs")?;
     apt.download(&packages, &debs, step)?;
-    let files = checked(&debs, &packages)?;
+    let files = checked(&debs, &packages, apt.url())?;
     step(Step::Unpack);
     let tree = work.make("tree")?;
     let paths: Vec<PathBuf> = files.iter().map(|file| debs.join(&file.name)).collect();
@@ -146,7 +146,7 @@ fn newest(
 }
 
 /// The files in `folder`, each of which must have a sum of the lists, and each sum a file.
-fn checked(folder: &Path, packages: &[Package]) -> Result<Vec<File>, KernelError> {
+fn checked(folder: &Path, packages: &[Package], mirror: &str) -> Result<Vec<File>, KernelError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(KernelError::reading(folder))? {
         let entry = entry.map_err(KernelError::reading(folder))?;
@@ -160,7 +160,20 @@ fn checked(folder: &Path, packages: &[Package]) -> Result<Vec<File>, KernelError
         (Some(file), _) => format!("{} has the sha256 {}, which the lists do not name", file.name, file.sha256),
         (None, Some(package)) => format!("{} {} did not come", package.name, package.version),
     };
-    Err(KernelError::Checksum { mirror: "the mirror".to_owned(), said })
+    // On a full disk apt cuts what it copies from a mirror in a folder, and does not say so.
+    room(folder)?;
+    Err(KernelError::Checksum { mirror: mirror.to_owned(), said })
+}
+
+/// Whether anything more can be written into `folder`, which packages come to.
+fn room(folder: &Path) -> Result<(), KernelError> {
+    let path = folder.join("room");
+    let written = fs::write(&path, vec![0; 1 << 16]);
+    let _ = fs::remove_file(&path);
+    written.map_err(|source| match KernelError::writing(&path)(source) {
+        KernelError::DiskFull { folder, .. } => KernelError::DiskFull { folder, doing: "download packages".to_owned() },
+        error => error,
+    })
 }
 
 /// An upstream release, as virtme-ng fetches it. virtme-ng takes what an interrupted run of it left for whole, and checks

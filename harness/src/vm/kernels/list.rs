@@ -98,9 +98,10 @@ impl KernelList {
     /// Reads a list. Relative paths in it start at the list's folder.
     ///
     /// # Errors
-    /// [`KernelError::Read`], [`KernelError::List`] with line and column.
+    /// [`KernelError::NoList`], [`KernelError::List`] with line and column.
     pub fn read(path: &Path) -> Result<Self, KernelError> {
-        let text = std::fs::read_to_string(path).map_err(KernelError::reading(path))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| KernelError::NoList { path: path.to_owned(), source })?;
         Self::parse(path, &text).map_err(KernelError::List)
     }
 

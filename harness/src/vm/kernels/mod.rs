@@ -15,6 +15,8 @@ mod local;
 mod lock;
 mod mirror;
 mod prune;
+#[cfg(test)]
+mod tests;
 mod tool;
 mod unpack;
 mod version;

@@ -127,9 +127,11 @@ impl Tool<'_> {
     }
 }
 
-/// A program's complaints in one line.
+/// A program's complaints in one line, without apt's marks and its summary of them.
 pub fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let plain = |line: &'_ str| line.trim().trim_start_matches("E: ").trim_start_matches("W: ").to_owned();
+    let speaks = |line: &String| !line.is_empty() && !line.starts_with("Some index files failed");
+    let lines: Vec<String> = text.lines().map(plain).filter(speaks).collect();
     if lines.is_empty() { "it does not say why".to_owned() } else { lines.join("; ") }
 }
 

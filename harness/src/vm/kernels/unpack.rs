@@ -84,7 +84,7 @@ fn index(entry: &Path, release: &str, host: &Host) -> Result<(), KernelError> {
     if fs::metadata(&made).is_ok_and(|meta| meta.len() > 0) {
         return Ok(());
     }
-    // depmod does not fail on a full disk: it leaves an empty index behind.
+    // depmod warns of a module that it cannot read, and goes on.
     Err(tool.failed(&format!("{} is missing or empty", made.display())))
 }
 
