@@ -1,9 +1,13 @@
 //! The ledger's object in userspace: loaded for one replay, its programs around those under test, its maps in memory.
 
+use std::cell::Cell;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
-use bpflab_programs::ledger::{Arrival, Counters, Fate, ORDERS_PER_SIDE, Offsets, Order, SIDES, SLOTS, print};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use bpflab_programs::ledger::{
+    Arrival, Counters, Fate, ORDERS_PER_SIDE, Offsets, Order, Place as InMap, SIDES, SLOTS, print,
+};
 
 use super::WireError;
 use super::attach::{Attachments, Direction, Stack, attach_tc, attach_tracepoint, attach_xdp, step_priority};
@@ -42,21 +46,14 @@ pub struct Arrived {
 
 /// The ledger in place for one replay.
 pub(super) struct Ledger {
-    // Detached before the maps go.
-    _attached: Stack,
-    orders: MappedArray<Order>,
-    announced: MappedArray<u64>,
-    fates: MappedArray<Fate>,
-    counters: MappedArray<Counters>,
-    generated: PerCpuArray<MapData, u64>,
-    arrived: Option<RingBuf<MapData>>,
+    // Detached before the kit goes.
+    attached: Stack,
+    kit: Kit,
     epoch_ns: u64,
-    _chain: ProgramArray<MapData>,
-    object: Object,
 }
 
 impl Ledger {
-    /// Loads the object and attaches it around the programs of `attachments`.
+    /// Loads the object, or takes one that waits, and attaches it around the programs of `attachments`.
     pub(super) fn arm(
         network: &Network,
         place: &Place,
@@ -75,62 +72,57 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn arm_with(place: &Place, attachments: &Attachments, record: bool, root: &str) -> Result<Self, WireError> {
-        let mut object = load(place, record)?;
-        object.load_program(root, None)?;
-        let mut chain: ProgramArray<MapData> = take(&mut object, "CHAIN")?;
+    fn arm_with(place: &Place, attachments: &Attachments, record: bool, root: &'static str) -> Result<Self, WireError> {
+        let mut kit = Kit::take(root, record)?;
+        kit.point_at(place);
         if let Some((name, fd)) = &attachments.xdp {
-            chain.set(0, fd, 0).map_err(|source| WireError::Chain {
+            kit.chain.set(0, fd, 0).map_err(|source| WireError::Chain {
                 object: name.clone(),
                 program: attachments.programs.xdp.clone().unwrap_or_default(),
                 source: Box::new(source),
             })?;
         }
         let mut attached = Stack::default();
-        attach_tracing(&mut object, attachments, &mut attached)?;
-        attach_packet_programs(&mut object, place, attachments, root, &mut attached)?;
-        Ok(Self {
-            orders: object.mapped("ORDERS", SIDES * ORDERS_PER_SIDE)?,
-            announced: object.mapped("ANNOUNCED", SIDES)?,
-            fates: object.mapped("FATES", SLOTS)?,
-            counters: object.mapped("COUNTERS", SIDES)?,
-            generated: take(&mut object, "GENERATED")?,
-            arrived: if record { Some(take(&mut object, "ARRIVED")?) } else { None },
-            epoch_ns: epoch_ns(),
-            _chain: chain,
-            object,
-            _attached: attached,
-        })
+        attach_tracing(&mut kit.object, attachments, &mut attached)?;
+        attach_packet_programs(&mut kit.object, place, attachments, root, &mut attached)?;
+        Ok(Self { attached, kit, epoch_ns: epoch_ns() })
+    }
+
+    /// Detaches the programs and keeps the object for the next replay.
+    pub(super) fn disarm(self) {
+        let Self { attached, kit, .. } = self;
+        drop(attached);
+        kit.give_back();
     }
 
     /// Frames that arrived at the far end of a side.
     pub(super) fn arrived(&self, side: usize) -> u64 {
-        arrived(&self.counters, side)
+        arrived(&self.kit.counters, side)
     }
 
     pub(super) fn counters(&self, side: usize) -> Counters {
-        self.counters.get(side)
+        self.kit.counters.get(side)
     }
 
     /// Packets that the device under test made and sent out on a side.
     pub(super) fn generated(&self, side: u32) -> Result<u64, WireError> {
-        let values = self.generated.get(&side, 0);
-        let values = values.map_err(|source| self.object.map_error("GENERATED", source))?;
+        let values = self.kit.generated.get(&side, 0);
+        let values = values.map_err(|source| self.kit.object.map_error("GENERATED", source))?;
         Ok(values.iter().sum())
     }
 
     pub(super) fn fate(&self, slot: u32) -> Fate {
-        self.fates.get(slot as usize)
+        self.kit.fates.get(slot as usize)
     }
 
     /// Makes a slot ready for another packet.
     pub(super) fn clear(&self, slot: u32) {
-        self.fates.set(slot as usize, Fate::default());
+        self.kit.fates.set(slot as usize, Fate::default());
     }
 
     /// Hands over the frames that have arrived since the last call, in the order of their arrival.
     pub(super) fn collect(&mut self, mut take: impl FnMut(Arrived)) {
-        let Some(ring) = &mut self.arrived else { return };
+        let Some(ring) = &mut self.kit.arrived else { return };
         while let Some(entry) = ring.next() {
             let Some(head) = read_pod::<Arrival>(&entry) else { continue };
             let bytes = &entry[size_of::<Arrival>()..];
@@ -149,18 +141,19 @@ impl Receiver for Ledger {
         let index = side * ORDERS_PER_SIDE + index_of(number) % ORDERS_PER_SIDE;
         let len = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
         let order = Order { time_ns: frame.time_ns, print: print(frame.data), slot: frame.slot, len };
-        self.orders.set(index, order);
+        self.kit.used.set(self.kit.used.get().max(frame.slot as usize + 1));
+        self.kit.orders.set(index, order);
         // The order before the number that makes it visible.
         fence(Ordering::Release);
-        self.announced.set(side, number + 1);
+        self.kit.announced.set(side, number + 1);
     }
 
     fn withdraw(&self, side: usize, number: u64) {
-        self.announced.set(side, number);
+        self.kit.announced.set(side, number);
     }
 
     fn seen(&self, side: usize) -> u64 {
-        self.counters.counter(side, XDP)
+        self.kit.counters.counter(side, XDP)
     }
 }
 
@@ -180,22 +173,116 @@ pub(super) fn arrived(counters: &MappedArray<Counters>, side: usize) -> u64 {
     counters.counter(side, ARRIVED)
 }
 
-/// Loads the object for a place; attaches nothing.
-pub(super) fn load(place: &Place, record: bool) -> Result<Object, WireError> {
-    let offsets = offsets(Btf::kernel()?)?;
-    let server = place.server.as_ref().map_or(0, |link| link.dut.ifindex);
-    let options = LoadOptions {
-        globals: vec![
-            ("DUT_NETNS", bytes_of(&place.netns), true),
-            ("CLIENT_IFINDEX", bytes_of(&place.client.dut.ifindex), true),
-            ("SERVER_IFINDEX", bytes_of(&server), true),
-            ("RECORD", if record { bytes_of(&1_u32) } else { bytes_of(&0_u32) }, true),
-            ("OFFSETS", bytes_of(&offsets), true),
-        ],
-        max_entries: vec![("ARRIVED", if record { RING_BYTES } else { NO_RING })],
-        ..LoadOptions::default()
-    };
-    Ok(Object::load("ledger", suite::LEDGER, &options)?)
+/// The loaded object with its maps in memory. It serves one replay after the other: where the device under test is
+/// stands in a map, so that the programs need not be verified anew.
+pub(super) struct Kit {
+    root: &'static str,
+    orders: MappedArray<Order>,
+    announced: MappedArray<u64>,
+    fates: MappedArray<Fate>,
+    counters: MappedArray<Counters>,
+    place: MappedArray<InMap>,
+    generated: PerCpuArray<MapData, u64>,
+    arrived: Option<RingBuf<MapData>>,
+    chain: ProgramArray<MapData>,
+    /// Slots below this one may have been written.
+    used: Cell<usize>,
+    pub(super) object: Object,
+}
+
+/// Kits that wait for the next replay of this process. Parallel replays need as many; more than these are let go, since
+/// the ring of one takes 32 MiB.
+static WAITING: Mutex<Vec<Kit>> = Mutex::new(Vec::new());
+const MOST_WAITING: usize = 2;
+
+impl Kit {
+    /// A kit as new: one that waits, or a fresh one. `root` is the root program that it is for.
+    ///
+    /// It is emptied now rather than when it was given back: by then every program that a detached tracepoint still ran
+    /// on another CPU has ended.
+    fn take(root: &'static str, record: bool) -> Result<Self, WireError> {
+        let found = {
+            let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = waiting.iter().position(|kit| kit.root == root && kit.arrived.is_some() == record);
+            index.map(|index| waiting.swap_remove(index))
+        };
+        if let Some(mut kit) = found
+            && kit.reset().is_ok()
+        {
+            return Ok(kit);
+        }
+        Self::load(root, record)
+    }
+
+    fn give_back(self) {
+        let surplus = {
+            let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.push(self);
+            (waiting.len() > MOST_WAITING).then(|| waiting.remove(0))
+        };
+        drop(surplus);
+    }
+
+    /// Loads the object; attaches nothing.
+    pub(super) fn load(root: &'static str, record: bool) -> Result<Self, WireError> {
+        let offsets = offsets(Btf::kernel()?)?;
+        let options = LoadOptions {
+            globals: vec![
+                ("RECORD", if record { bytes_of(&1_u32) } else { bytes_of(&0_u32) }, true),
+                ("OFFSETS", bytes_of(&offsets), true),
+            ],
+            max_entries: vec![("ARRIVED", if record { RING_BYTES } else { NO_RING })],
+            ..LoadOptions::default()
+        };
+        let mut object = Object::load("ledger", suite::LEDGER, &options)?;
+        // Before the map that it calls through is written: the kernel then knows which kind of program may be in there.
+        object.load_program(root, None)?;
+        Ok(Self {
+            root,
+            orders: object.mapped("ORDERS", SIDES * ORDERS_PER_SIDE)?,
+            announced: object.mapped("ANNOUNCED", SIDES)?,
+            fates: object.mapped("FATES", SLOTS)?,
+            counters: object.mapped("COUNTERS", SIDES)?,
+            place: object.mapped("PLACE", 1)?,
+            generated: take(&mut object, "GENERATED")?,
+            arrived: if record { Some(take(&mut object, "ARRIVED")?) } else { None },
+            chain: take(&mut object, "CHAIN")?,
+            used: Cell::new(0),
+            object,
+        })
+    }
+
+    /// Makes every map as it was after loading; orders that nobody announces are never read.
+    fn reset(&mut self) -> Result<(), MapError> {
+        match self.chain.clear_index(&0) {
+            // There was no program under test.
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        for slot in 0..self.used.replace(0) {
+            self.fates.set(slot, Fate::default());
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| std::io::Error::from(error))?;
+        for side in 0..SIDES {
+            self.announced.set(side, 0);
+            self.counters.set(side, Counters::default());
+            let zeros = PerCpuValues::try_from(vec![0; cpus])?;
+            self.generated.set(u32::try_from(side).unwrap_or_default(), zeros, 0)?;
+        }
+        while self.arrived.as_mut().is_some_and(|ring| ring.next().is_some()) {}
+        Ok(())
+    }
+
+    /// Tells the programs where the device under test is.
+    pub(super) fn point_at(&self, place: &Place) {
+        let server = place.server.as_ref().map_or(0, |link| link.dut.ifindex);
+        let (netns, client) = (place.netns, place.client.dut.ifindex);
+        self.place.set(0, InMap { netns, client, server, reserved: 0 });
+    }
+
+    pub(super) fn counters(&self) -> &MappedArray<Counters> {
+        &self.counters
+    }
 }
 
 fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
