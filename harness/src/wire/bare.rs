@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::WireError;
 use super::attach::{Stack, attach_xdp};
 use super::inject::{Injector, Outgoing, Receiver, Went};
-use super::ledger::{self, Kit};
+use super::kit::Kit;
+use super::ledger;
 use super::place::{Place, disable_gro};
 use crate::sys::{self, Pinned, SEND_BATCH};
 use crate::topology::Network;
@@ -48,7 +49,7 @@ impl BareLink {
     /// Frames that have arrived, whoever sent them.
     #[must_use]
     pub fn arrived(&self) -> u64 {
-        ledger::arrived(self.kit.counters(), 0)
+        ledger::arrived(&self.kit.counters, 0)
     }
 
     /// Sends `frames` from the client as fast as they can be sent without losing one, and returns how long it took
