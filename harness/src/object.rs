@@ -3,12 +3,12 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Map, MapData, MapError};
+use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use bpflab_programs::stamp;
 
-use self::store::{Store, store};
+use self::store::Store;
 use crate::kernel::{self, btf::BtfError};
 use crate::sys::MappedArray;
 
@@ -149,13 +149,9 @@ pub struct Object {
     /// The object as aya holds it.
     pub ebpf: Ebpf,
     clock: Option<MappedArray<u64>>,
-    /// What [`Object::clear_maps`] empties, or the first map that it cannot.
-    stores: Result<Vec<Store>, Unclearable>,
+    /// All its maps.
+    stores: Vec<Store>,
 }
-
-/// A map that cannot be emptied, and why.
-#[derive(Debug)]
-struct Unclearable(String, std::io::ErrorKind, String);
 
 /// What is set in an object before it is loaded.
 #[derive(Default)]
@@ -189,8 +185,10 @@ impl Object {
         let ebpf = loader
             .load(elf)
             .map_err(|source| ObjectError::Object { object: name.to_owned(), source: Box::new(source) })?;
-        let stores = ebpf.maps().filter_map(|(name, map)| stored(name, map)).collect();
-        let mut object = Self { name: name.to_owned(), ebpf, clock: None, stores };
+        let mut object = Self { name: name.to_owned(), ebpf, clock: None, stores: Vec::new() };
+        for (map, data) in object.ebpf.maps() {
+            object.stores.push(Store::of(map, data).map_err(|source| object.map_error(map, source))?);
+        }
         if options.clock != Clock::Kernel && object.ebpf.map("CLOCK").is_some() {
             object.clock = Some(object.mapped("CLOCK", 1)?);
         }
@@ -210,14 +208,13 @@ impl Object {
     /// [`ObjectError::Map`] for the first map that the kernel does not let empty, or of a type for which it is not known
     /// how; then the object is not as new.
     pub fn clear_maps(&self) -> Result<(), ObjectError> {
-        match &self.stores {
-            Ok(stores) => {
-                stores.iter().try_for_each(|store| store.clear().map_err(|source| self.map_error(&store.name, source)))
-            }
-            Err(Unclearable(map, kind, problem)) => {
-                Err(self.map_error(map, std::io::Error::new(*kind, problem.clone())))
-            }
-        }
+        let mut stores = self.stores.iter();
+        stores.try_for_each(|store| store.clear().map_err(|source| self.map_error(&store.name, source)))
+    }
+
+    /// The descriptors of all maps by name, those that were taken out included.
+    pub(crate) fn map_fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.stores.iter().map(|store| (store.name.as_str(), store.fd.as_fd()))
     }
 
     /// Sets the virtual time, ns since the UNIX epoch. Without effect on an object that has no clock.
@@ -249,11 +246,8 @@ impl Object {
     /// # Errors
     /// [`ObjectError::Missing`].
     pub fn map_fd(&self, map: &str) -> Result<BorrowedFd<'_>, ObjectError> {
-        let data: &MapData = match self.ebpf.map(map) {
-            Some(Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) | Map::PerCpuArray(data)) => data,
-            _ => return Err(self.missing(format!("map {map}"))),
-        };
-        Ok(data.fd().as_fd())
+        let mut maps = self.map_fds();
+        maps.find(|(name, _)| *name == map).map(|(_, fd)| fd).ok_or_else(|| self.missing(format!("map {map}")))
     }
 
     /// Loads program `program` into the kernel; for a BTF tracepoint, fentry or fexit program, `tracing` names the
@@ -379,14 +373,6 @@ impl Object {
                 ObjectError::Program { operation: operation.to_owned(), object, program, source: Box::new(source) }
             }
         }
-    }
-}
-
-/// What [`Object::clear_maps`] needs to know of a map, if anything.
-fn stored(name: &str, map: &Map) -> Option<Result<Store, Unclearable>> {
-    match store(name, map) {
-        Ok(store) => store.map(Ok),
-        Err(error) => Some(Err(Unclearable(name.to_owned(), error.kind(), error.to_string()))),
     }
 }
 

@@ -84,6 +84,12 @@ impl Pool {
         drop(surplus);
     }
 
+    /// Lets all objects that wait go: what is taken next is fresh.
+    pub fn clear(&self) {
+        let waiting = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(waiting);
+    }
+
     /// Number of objects that wait.
     #[must_use]
     pub fn len(&self) -> usize {

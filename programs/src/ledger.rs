@@ -61,6 +61,20 @@ pub fn print(frame: &[u8]) -> u64 {
     })
 }
 
+/// Value of `PLACE`: the device under test. In a map, so that a loaded object serves one network after the other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// Index of its interface towards the client.
+    pub client: u32,
+    /// Index of its interface towards the server; 0 if there is none.
+    pub server: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
 /// What the injector announces for one packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,9 +193,10 @@ pub struct Arrival {
     pub reserved: u32,
 }
 
+const _: () = assert!(size_of::<Place>() == 16);
 const _: () = assert!(size_of::<Order>() == 24);
 const _: () = assert!(size_of::<Fate>() == 24);
 const _: () = assert!(size_of::<Counters>() == 64);
 const _: () = assert!(size_of::<Arrival>() == 24);
 const _: () = assert!(PRINT_BYTES.is_multiple_of(8) && SLOTS == 1 << 16);
-pod!(Order, Fate, Counters, Offsets, Arrival);
+pod!(Place, Order, Fate, Counters, Offsets, Arrival);

@@ -6,7 +6,41 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// The first fields of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// `union bpf_attr` as `BPF_OBJ_GET_INFO_BY_FD` reads it.
+#[repr(C)]
+struct InfoAttr {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// Sizes of a map: bytes of a key, bytes of a value, elements.
+fn sizes(map: BorrowedFd<'_>) -> io::Result<(usize, usize, u32)> {
+    let mut info = MapInfo::default();
+    let mut attr = InfoAttr {
+        fd: map.as_raw_fd().cast_unsigned(),
+        len: size_of::<MapInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: `info` has the length that is stated, and outlives the call.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok((info.key_size as usize, info.value_size as usize, info.max_entries))
+}
 
 /// `union bpf_attr` as the commands for single elements read it (`include/uapi/linux/bpf.h`).
 #[repr(C)]
@@ -52,7 +86,7 @@ fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Res
         value: next.as_mut_ptr() as u64,
         ..ElementAttr::default()
     };
-    // SAFETY: both buffers have the map's key size, which the caller of `delete_all` states, and outlive the call.
+    // SAFETY: both buffers have the map's key size, by `delete_all`, and outlive the call.
     match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -60,11 +94,12 @@ fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Res
     }
 }
 
-/// Deletes every element of a hash map with keys of `key_size` bytes. Nobody else may change it meanwhile.
+/// Deletes every element of a hash map. Nobody else may change it meanwhile.
 ///
 /// # Errors
 /// The kernel's.
-pub fn delete_all(map: BorrowedFd<'_>, key_size: usize) -> io::Result<()> {
+pub fn delete_all(map: BorrowedFd<'_>) -> io::Result<()> {
+    let (key_size, ..) = sizes(map)?;
     let (mut key, mut next) = (vec![0_u8; key_size], vec![0_u8; key_size]);
     let mut more = next_key(map, None, &mut key)?;
     while more {
@@ -86,7 +121,8 @@ pub fn delete_all(map: BorrowedFd<'_>, key_size: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's: `EPERM` for a frozen array, `ENOTSUPP` (524) for a map that takes no batches.
-pub fn zero_array(map: BorrowedFd<'_>, value_size: usize, entries: u32) -> io::Result<()> {
+pub fn zero_array(map: BorrowedFd<'_>) -> io::Result<()> {
+    let (_, value_size, entries) = sizes(map)?;
     let keys: Vec<u32> = (0..entries).collect();
     let values = vec![0_u8; value_size * keys.len()];
     let mut attr = BatchAttr {
@@ -104,7 +140,8 @@ pub fn zero_array(map: BorrowedFd<'_>, value_size: usize, entries: u32) -> io::R
 ///
 /// # Errors
 /// The kernel's.
-pub fn zero_per_cpu_array(map: BorrowedFd<'_>, value_size: usize, entries: u32, cpus: usize) -> io::Result<()> {
+pub fn zero_per_cpu_array(map: BorrowedFd<'_>, cpus: usize) -> io::Result<()> {
+    let (_, value_size, entries) = sizes(map)?;
     // The kernel reads a value per possible CPU, each rounded up to 8 bytes (kernel/bpf/syscall.c, bpf_map_value_size).
     let values = vec![0_u64; value_size.div_ceil(8) * cpus];
     for key in 0..entries {

@@ -4,15 +4,13 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bpflab_programs::ledger::{Counters, SIDES};
-
 use super::WireError;
 use super::attach::{Stack, attach_xdp};
 use super::inject::{Injector, Outgoing, Receiver, Went};
+use super::kit::Kit;
 use super::ledger;
 use super::place::{Place, disable_gro};
-use crate::object::Object;
-use crate::sys::{self, MappedArray, Pinned, SEND_BATCH};
+use crate::sys::{self, Pinned, SEND_BATCH};
 use crate::topology::Network;
 
 /// The link between the client and the device under test, where an XDP program counts and swallows what arrives.
@@ -20,8 +18,7 @@ pub struct BareLink {
     // Detached before the maps go.
     _attached: Stack,
     place: Place,
-    counters: MappedArray<Counters>,
-    _object: Object,
+    kit: Kit,
 }
 
 impl Receiver for BareLink {
@@ -41,17 +38,18 @@ impl BareLink {
     /// [`WireError::Topology`], [`WireError::Object`], [`WireError::Network`].
     pub fn new(network: &Network) -> Result<Self, WireError> {
         let place = Place::of(network)?;
-        let mut object = ledger::load(&place, false)?;
+        let mut kit = Kit::load("ledger_xdp", false)?;
+        kit.point_at(&place);
         let mut attached = Stack::default();
-        attached.push(attach_xdp(&mut object, "sink_client", &place.client.dut)?);
+        attached.push(attach_xdp(&mut kit.object, "sink_client", &place.client.dut)?);
         disable_gro(network, &place)?;
-        Ok(Self { counters: object.mapped("COUNTERS", SIDES)?, place, _attached: attached, _object: object })
+        Ok(Self { _attached: attached, place, kit })
     }
 
     /// Frames that have arrived, whoever sent them.
     #[must_use]
     pub fn arrived(&self) -> u64 {
-        ledger::arrived(&self.counters, 0)
+        ledger::arrived(&self.kit.counters, 0)
     }
 
     /// Sends `frames` from the client as fast as they can be sent without losing one, and returns how long it took

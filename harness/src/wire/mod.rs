@@ -7,7 +7,7 @@
 //!
 //! - `place`: the interfaces involved.
 //! - `attach`: programs under test, their order and undoing.
-//! - `ledger`: the lab's own object, for one replay.
+//! - `ledger`: the lab's own object, for one replay; `kit`: the object, loaded for many.
 //! - `inject`: sending without loss; `pace`: when.
 //! - `window`: packets under way; `account`: where each ended.
 //! - `bare`: a link without a device under test, for benchmarks.
@@ -16,6 +16,7 @@ mod account;
 mod attach;
 mod bare;
 mod inject;
+mod kit;
 mod ledger;
 mod pace;
 mod place;

@@ -259,6 +259,7 @@ impl Run<'_, '_> {
         }
         self.progress()?;
         self.books.outcome.pacing = self.keeping.summary(self.options.speed, end_ns);
+        self.ledger.disarm();
         Ok(self.books.close(&self.place.host))
     }
 }
