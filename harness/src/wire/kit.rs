@@ -106,7 +106,7 @@ impl Kit {
         for slot in 0..self.used.replace(0) {
             self.fates.set(slot, Fate::default());
         }
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| std::io::Error::from(error))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         for side in 0..SIDES {
             self.announced.set(side, 0);
             self.counters.set(side, Counters::default());
