@@ -14,7 +14,7 @@ use crate::vm::kernels::{Cache, Kernel, KernelList, lab_cache};
 use crate::vm::kvm::{self, Acceleration};
 use crate::vm::matrix::{self, Options, Target};
 use crate::vm::protocol::TrialName;
-use crate::vm::runner::Setting;
+use crate::vm::runner::{Needs, Setting};
 use crate::vm::supervise::Limits;
 
 /// Emulated guests boot in 5 s on an idle machine; a busy one may take many times as long.
@@ -51,7 +51,7 @@ fn on_kernels(
     let chosen = list.select(names).map_err(|error| kernels::failure(&error))?;
     guests.runner.check().map_err(|error| Failure::unavailable(&error))?;
     let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-    let options = options(scenarios, guests)?;
+    let options = options(scenarios, trials, guests)?;
     let targets: Vec<Target> = chosen.into_iter().map(|kernel| target(kernel, &cache, guests, quiet)).collect();
     let names: Vec<TrialName> =
         trials.iter().map(|trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode }).collect();
@@ -76,23 +76,21 @@ fn target(kernel: &Kernel, cache: &Cache, guests: &GuestOptions, quiet: bool) ->
     Target { name: kernel.name.clone(), image: image.map_err(|error| chain(&error)) }
 }
 
-fn options(scenarios: &Path, guests: &GuestOptions) -> Result<Options, Failure> {
+fn options(scenarios: &Path, trials: &[Trial], guests: &GuestOptions) -> Result<Options, Failure> {
     let binary = std::env::current_exe().map_err(|error| Failure::unavailable(&error))?;
     let scenarios = scenarios.canonicalize().map_err(|error| Failure::unavailable(&error))?;
     let cache = lab_cache().map_err(|error| kernels::failure(&error))?;
+    let folder = PathBuf::from(super::RUNS).join(format!("matrix-{}", std::process::id()));
+    let acceleration = acceleration(guests, &cache)?;
+    let mut setting = Setting { memory_mib: guests.memory, acceleration, binary, scenarios, cache, payload: None };
+    guests.runner.prepare(&mut setting, &Needs::of(trials), &folder).map_err(|error| Failure::unavailable(&error))?;
     Ok(Options {
         runner: guests.runner,
         jobs: guests.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get),
-        setting: Setting {
-            memory_mib: guests.memory,
-            acceleration: acceleration(guests, &cache)?,
-            binary,
-            scenarios,
-            cache,
-        },
+        setting,
         limits: Limits { boot: BOOT_LIMIT, silence: Duration::from_secs(guests.timeout), exit: EXIT_LIMIT },
         costs: false,
-        folder: PathBuf::from(super::RUNS).join(format!("matrix-{}", std::process::id())),
+        folder,
         mishap: guests.mishap,
     })
 }

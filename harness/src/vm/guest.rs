@@ -4,10 +4,16 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
 use crate::record::{Outcome, Record};
 use crate::scenario::judge::{self, judge};
 use crate::scenario::trial::Trial;
+
+/// Bytes of the largest file that is sent: its line must stay below what the lab reads.
+const LARGEST_ARTEFACT: u64 = 32 << 20;
 
 /// Why a guest could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,9 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
         let record = Box::new(run(name, &all, &request.artefacts));
         Message::Record { record }.write(out)?;
         records += 1;
+        if request.send_artefacts {
+            send(&request.artefacts, out)?;
+        }
         if let Some(mishap) = request.mishap {
             suffer(mishap, out)?;
         }
@@ -66,6 +75,23 @@ fn run(name: &TrialName, all: &[Trial], artefacts: &Path) -> Record {
         let _ = std::fs::remove_dir_all(folder);
     }
     record
+}
+
+/// Sends what a failed trial left in its folder below `artefacts`, and removes it: the guest keeps it in memory. A file
+/// that cannot be read is missing there, as it would be here.
+fn send(artefacts: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for folder in entries(artefacts) {
+        for file in entries(&folder) {
+            let size = std::fs::metadata(&file).map_or(u64::MAX, |meta| meta.len());
+            let Some(bytes) = (size <= LARGEST_ARTEFACT).then(|| std::fs::read(&file).ok()).flatten() else { continue };
+            let content = BASE64_STANDARD.encode(bytes);
+            Message::Artefact { folder: name(&folder), name: name(&file), content }.write(out)?;
+        }
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    Ok(())
 }
 
 /// Undoes what all restored guests have in common. Where that fails the trials tell: nothing in them may depend on it.

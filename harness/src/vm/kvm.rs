@@ -107,7 +107,7 @@ fn boot_id() -> String {
 }
 
 /// A program by path, size and time of change: cheaper than asking it for its version.
-fn identity(program: &Path) -> String {
+pub(super) fn identity(program: &Path) -> String {
     let meta = std::fs::metadata(program).ok();
     let changed = meta.as_ref().and_then(|meta| meta.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok());
     format!(

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::kernels::Image;
 use super::kvm::{self, Acceleration};
 use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
-use super::runner::{Runner, Setting};
-use super::supervise::{Life, Limits, supervise};
+use super::runner::{Runner, RunnerError, Setting};
+use super::supervise::{Guest, Life, Limits, supervise};
 use crate::record::{FailureKind, GuestFailure, KernelRun, MATRIX_VERSION, Matrix, Outcome, Record};
 use crate::report::KernelSummary;
 
@@ -132,6 +135,28 @@ fn unavailable(message: String) -> GuestFailure {
     GuestFailure { kind: FailureKind::Unavailable, trial: None, message, console: Vec::new() }
 }
 
+/// A guest that there never was.
+fn not_started(error: &RunnerError) -> GuestFailure {
+    let message = crate::error::chain(error);
+    match error {
+        RunnerError::Boot { console, .. } => {
+            GuestFailure { kind: FailureKind::NoBoot, trial: None, message, console: console.clone() }
+        }
+        _ => unavailable(message),
+    }
+}
+
+/// Keeps a file that a guest sent, as a guest that writes here itself would have. One that cannot be kept is missing.
+fn keep_artefact(guest: &Path, folder: &str, name: &str, content: &str) {
+    // Names come from the guest.
+    let is_plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains('/');
+    if let (true, true, Ok(bytes)) = (is_plain(folder), is_plain(name), BASE64_STANDARD.decode(content)) {
+        let folder = guest.join("artefacts").join(folder);
+        let _ = std::fs::create_dir_all(&folder);
+        let _ = std::fs::write(folder.join(name), bytes);
+    }
+}
+
 /// The guests of one kernel, one after the other.
 struct Guests<'a> {
     image: &'a Image,
@@ -161,6 +186,10 @@ impl Guests<'_> {
                     continue;
                 }
             }
+            let is_first = self.run.guests.len() == 1;
+            if !spoke && is_first && self.options.runner.forget(self.image, &self.setting) {
+                continue;
+            }
             if !progressed {
                 break;
             }
@@ -180,14 +209,10 @@ impl Guests<'_> {
             ..Request::default()
         };
         let folder = self.options.folder.join(format!("{}-{}", self.run.name, self.run.guests.len() + 1));
-        let made = std::fs::create_dir_all(&folder).and_then(|()| folder.canonicalize());
-        let started = made
-            .map_err(|error| format!("cannot make folder {}: {error}", folder.display()))
-            .and_then(|folder| self.start(&request, &folder));
-        let guest = match started {
+        let guest = match self.start(&request, &folder) {
             Ok(guest) => guest,
-            Err(sentence) => {
-                let failure = unavailable(sentence);
+            Err(error) => {
+                let failure = not_started(&error);
                 (self.tell)(Step::Failure(&failure));
                 self.run.failures.push(failure);
                 return None;
@@ -200,13 +225,15 @@ impl Guests<'_> {
             }
             Message::Started { trial } => (self.tell)(Step::Trial(trial)),
             Message::Record { record } => (self.tell)(Step::Record(record)),
+            Message::Artefact { folder: of, name, content } => keep_artefact(&folder, of, name, content),
             Message::Costs { .. } | Message::Done { .. } => {}
         }))
     }
 
-    fn start(&self, request: &Request, folder: &Path) -> Result<super::supervise::Guest, String> {
-        let started = self.options.runner.start(self.image, request, &self.setting, folder);
-        started.map_err(|error| crate::error::chain(&error))
+    fn start(&self, request: &Request, folder: &Path) -> Result<Guest, RunnerError> {
+        let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
+        let folder = made.map_err(|source| RunnerError::Folder { path: folder.to_owned(), source })?;
+        self.options.runner.start(self.image, request, &self.setting, &folder)
     }
 
     /// Takes over what a guest left, and strikes what needs no other guest from `left`.

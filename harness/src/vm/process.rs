@@ -1,8 +1,10 @@
 //! A runner's processes as one: started together, ended together.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How often a process that was told to end is looked at.
@@ -15,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct ProcessGroup {
     child: Child,
     ended: Option<ExitStatus>,
+    /// Keeps the child's input open.
+    _input: Option<mpsc::Sender<()>>,
 }
 
 impl ProcessGroup {
@@ -25,7 +29,25 @@ impl ProcessGroup {
     pub fn start(command: &mut Command, log: &File) -> std::io::Result<Self> {
         let child =
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).process_group(0).spawn()?;
-        Ok(Self { child, ended: None })
+        Ok(Self { child, ended: None, _input: None })
+    }
+
+    /// As [`Self::start`], but the child reads `input`, whose end it does not see as long as this lives, and what it
+    /// writes to its standard output goes to `out`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start_with(command: &mut Command, input: Vec<u8>, out: File, log: &File) -> std::io::Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(log.try_clone()?).process_group(0).spawn()?;
+        let (keep, dropped) = mpsc::channel::<()>();
+        if let Some(mut pipe) = child.stdin.take() {
+            // It may be more than a pipe holds. Who does not read it to its end is told by what is missing.
+            std::thread::spawn(move || {
+                let _ = pipe.write_all(&input);
+                let _ = dropped.recv();
+            });
+        }
+        Ok(Self { child, ended: None, _input: Some(keep) })
     }
 
     /// How the child ended, if it has.

@@ -40,6 +40,8 @@ pub struct Request {
     pub scenarios: PathBuf,
     /// Where failed trials leave what they offered and received.
     pub artefacts: PathBuf,
+    /// Whether artefacts are sent as messages, because nobody sees the guest's folders.
+    pub send_artefacts: bool,
     /// The trials, in their order.
     pub trials: Vec<TrialName>,
     /// Whether the verifier cost of the suite's programs is measured first.
@@ -92,6 +94,15 @@ pub enum Message {
     Record {
         /// How.
         record: Box<Record>,
+    },
+    /// A file that a failed trial left.
+    Artefact {
+        /// Which trial's, as the name of a folder.
+        folder: String,
+        /// Its name.
+        name: String,
+        /// What is in it, base64.
+        content: String,
     },
     /// All trials have ended.
     Done {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use super::kvm::Acceleration;
 use super::protocol::Request;
 use super::supervise::Guest;
-use super::vng;
-use crate::kernel::probe::tools;
-use crate::vm::kernels::Image;
+use super::{fast, vng};
+use crate::kernel::probe::{Requirement, tools};
+use crate::scenario::trial::Trial;
+use crate::vm::kernels::{Image, KernelError};
 
 /// The runners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -15,12 +16,15 @@ pub enum Runner {
     /// virtme-ng: boots a guest whose root is this machine's, read-only.
     #[default]
     Vng,
+    /// QEMU directly: restores a guest that was booted and saved before.
+    Fast,
 }
 
 impl std::fmt::Display for Runner {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
             Self::Vng => "vng",
+            Self::Fast => "fast",
         })
     }
 }
@@ -38,6 +42,31 @@ pub struct Setting {
     pub scenarios: PathBuf,
     /// The lab's cache.
     pub cache: PathBuf,
+    /// The disk that guests find the run's files on, if the runner needs one: see [`Runner::prepare`].
+    pub payload: Option<PathBuf>,
+}
+
+/// What trials need beside the folder of the scenarios.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// Files, absolute.
+    pub files: Vec<PathBuf>,
+    /// Programs, by name.
+    pub tools: Vec<String>,
+}
+
+impl Needs {
+    /// Captures that lie elsewhere, and required tools.
+    #[must_use]
+    pub fn of(trials: &[Trial]) -> Self {
+        let files = trials.iter().filter_map(|trial| trial.found.capture(&trial.root)).collect();
+        let required = trials.iter().flat_map(|trial| &trial.found.scenario.requires);
+        let tools = required.filter_map(|requirement| match requirement {
+            Requirement::Tool { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        Self { files, tools: tools.collect() }
+    }
 }
 
 /// Why a guest could not be started.
@@ -62,6 +91,35 @@ pub enum RunnerError {
         #[source]
         source: std::io::Error,
     },
+    /// A program must run without libraries.
+    #[error("{} needs libraries, which a guest does not have before its disks: `apt install busybox-static`", path.display())]
+    NotStatic {
+        /// The program.
+        path: PathBuf,
+    },
+    /// The cache cannot be locked, or a tool did not do its work.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A guest that is to be saved did not come so far.
+    #[error("the kernel could not be booted to be saved: {why}")]
+    Boot {
+        /// What was seen.
+        why: String,
+        /// The last lines of the guest's console.
+        console: Vec<String>,
+    },
+    /// A guest's state could not be saved.
+    #[error("cannot save a guest in {}", path.display())]
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// [`Runner::prepare`] was not called.
+    #[error("the run's files were not put on a disk")]
+    NoPayload,
     /// The runner's process could not be started.
     #[error("cannot start {}", program.display())]
     Start {
@@ -79,6 +137,7 @@ impl Runner {
     pub const fn tools(self) -> &'static [&'static str] {
         match self {
             Self::Vng => &["vng", "qemu-system-x86_64", "virtiofsd", "depmod", "file"],
+            Self::Fast => &["qemu-system-x86_64", "busybox", "mke2fs", "ldd", "xz", "zstd"],
         }
     }
 
@@ -115,6 +174,30 @@ impl Runner {
     ) -> Result<Guest, RunnerError> {
         match self {
             Self::Vng => vng::start(image, request, setting, folder),
+            Self::Fast => fast::start(image, request, setting, folder),
+        }
+    }
+
+    /// Makes in `folder` what all guests of a run have in common, once, and notes it in `setting`.
+    ///
+    /// # Errors
+    /// See [`RunnerError`].
+    pub fn prepare(self, setting: &mut Setting, needs: &Needs, folder: &Path) -> Result<(), RunnerError> {
+        match self {
+            // The guest sees this machine's files as they are.
+            Self::Vng => {}
+            Self::Fast => setting.payload = Some(fast::payload(setting, needs, folder)?),
+        }
+        Ok(())
+    }
+
+    /// A guest on the kernel `image` did not say a word: what was kept of its like is removed. Says whether there was
+    /// anything, that is, whether another one may do better.
+    #[must_use]
+    pub fn forget(self, image: &Image, setting: &Setting) -> bool {
+        match self {
+            Self::Vng => false,
+            Self::Fast => fast::Saved::forget(image, setting),
         }
     }
 }
@@ -122,6 +205,11 @@ impl Runner {
 /// Writes a file of the run.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), RunnerError> {
     std::fs::write(path, bytes).map_err(|source| RunnerError::Folder { path: path.to_owned(), source })
+}
+
+/// Opens a file of the run.
+pub(super) fn open(path: PathBuf) -> Result<std::fs::File, RunnerError> {
+    std::fs::File::open(&path).map_err(|source| RunnerError::Folder { path, source })
 }
 
 /// Makes a file of the run, empty, to be followed while others write to it.

@@ -209,6 +209,8 @@ impl Watch {
                 self.greeted = Some(Instant::now());
             }
             Message::Costs { programs } => self.life.costs = programs,
+            // Whoever listens keeps it.
+            Message::Artefact { .. } => {}
             Message::Started { trial } => {
                 self.first_started.get_or_insert_with(|| trial.clone());
                 self.running = Some(trial);

@@ -12,7 +12,7 @@ use super::kernels::Image;
 use super::kvm::Acceleration;
 use super::process::ProcessGroup;
 use super::protocol::Request;
-use super::runner::{Runner, RunnerError, Setting, make, write};
+use super::runner::{Runner, RunnerError, Setting, make, open, write};
 use super::supervise::Guest;
 
 /// Folders that the guest covers with empty ones of its own.
@@ -36,7 +36,6 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     command.args(arguments(image, setting, folder, &script)).env("PATH", path());
     let started = Instant::now();
     let processes = ProcessGroup::start(&mut command, &log).map_err(|source| RunnerError::Start { program, source })?;
-    let open = |path: PathBuf| std::fs::File::open(&path).map_err(|source| RunnerError::Folder { path, source });
     Ok(Guest {
         processes,
         console: Box::new(open(log_path)?),

@@ -13,8 +13,10 @@ const MORE_DIRECTORIES: [&str; 5] = ["/usr/local/bin", "/usr/local/sbin", "/usr/
 const HOME_DIRECTORIES: [&str; 3] = [".cargo/bin", ".local/bin", ".pyenv/shims"];
 
 /// Tools whose Debian package has another name.
-const PACKAGES: [(&str, &str); 27] = [
+const PACKAGES: [(&str, &str); 31] = [
     ("bpftool", "bpftool"),
+    // The one that needs no libraries.
+    ("busybox", "busybox-static"),
     ("delv", "bind9-dnsutils"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
@@ -41,6 +43,9 @@ const PACKAGES: [(&str, &str); 27] = [
     ("tc", "iproute2"),
     ("tcpreplay", "tcpreplay"),
     ("depmod", "kmod"),
+    ("ldd", "libc-bin"),
+    ("mke2fs", "e2fsprogs"),
+    ("xz", "xz-utils"),
 ];
 
 /// The Debian package that has `tool`: its own name if nothing else is known.

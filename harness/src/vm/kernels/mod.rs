@@ -25,10 +25,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cache::{Cache, Row, State, lab_cache};
+pub(super) use entry::bytes;
 pub use entry::{Entry, File, Origin};
 pub use error::KernelError;
 pub use list::{Kernel, KernelList, Source};
+pub(super) use lock::Lock;
 pub use prune::Pruned;
+pub(super) use tool::Tool;
 
 /// A kernel that can be booted.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -15,11 +15,12 @@ const KEPT: usize = 12;
 const FULL: [&str; 3] = ["No space left on device", "enough free space", "Disk quota exceeded"];
 
 /// How to get each program that is called.
-const GET: [(&str, &str); 6] = [
+const GET: [(&str, &str); 7] = [
     ("apt-get", "Debian packages need apt: use a Debian system, or give the kernel as `image`"),
     ("apt-cache", "Debian packages need apt: use a Debian system, or give the kernel as `image`"),
     ("dpkg-deb", "`apt install dpkg`"),
     ("depmod", "`apt install kmod`"),
+    ("mke2fs", "`apt install e2fsprogs`"),
     ("vng", "`pip install virtme-ng`, or ci/setup"),
     ("", "install it"),
 ];
