@@ -1,10 +1,12 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
-//! object instead of the table, `-- --memory` includes the memory part in a quick run too.
+//! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
+//! the kernel matrix and nothing else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
 
 mod frames;
+mod guests;
 mod lockstep;
 mod memory;
 mod programs;
@@ -80,6 +82,11 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         Effort { rounds: 7, frames: 100_000, bare_frames: 500_000, runs: 100_000, memory: true }
     };
     let mut report = Report::new(has("--json"))?;
+    if has("--guests") {
+        guests::run(&mut report, effort.rounds)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let captures = frames::captures()?;
     lockstep::run(&mut report, &captures, effort)?;
     programs::run(&mut report, effort)?;

@@ -7,7 +7,8 @@ use indicatif::{HumanBytes, ProgressBar};
 
 use super::args::{KernelsArgs, KernelsCommand};
 use super::{Exit, Failure};
-use crate::vm::kernels::{Cache, Image, KernelError, KernelList, State, Step};
+use crate::vm::fast;
+use crate::vm::kernels::{Cache, Image, KernelError, KernelList, State, Step, lab_cache};
 
 /// The bar turns at this rate, so that a person sees life between two steps.
 const TICK: Duration = Duration::from_millis(100);
@@ -90,7 +91,9 @@ fn print(image: &Image, took: Duration) {
 }
 
 fn prune(cache: &Cache, list: &KernelList, all: bool) -> Result<Exit, Failure> {
-    let pruned = cache.prune(list, all).map_err(|error| failure(&error))?;
+    let mut pruned = cache.prune(list, all).map_err(|error| failure(&error))?;
+    let lab = lab_cache().map_err(|error| failure(&error))?;
+    pruned.extend(fast::prune(&lab, all).map_err(|error| Failure::unavailable(&error))?);
     if pruned.is_empty() {
         println!("nothing to remove");
     }

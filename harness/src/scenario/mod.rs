@@ -106,6 +106,17 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), ScenarioError>
     Ok(())
 }
 
+/// Reads the scenario `name` below `root`, and no other; nothing if there is none.
+///
+/// # Errors
+/// See [`ScenarioError`].
+pub fn find(root: &Path, name: &str) -> Result<Option<Found>, ScenarioError> {
+    let mut file = root.join(name).into_os_string();
+    file.push(".toml");
+    let places = [root.join(name).join(FOLDER_FILE), PathBuf::from(file)];
+    places.iter().find(|file| file.is_file()).map(|file| read(root, file)).transpose()
+}
+
 /// Reads one scenario file.
 ///
 /// # Errors
@@ -139,5 +150,9 @@ mod tests {
         assert_eq!(found[0].folder, root.join("dns/alone"));
         assert_eq!(found[0].stem, "alone");
         assert_eq!(found[1].folder, root.join("dns"));
+        for one in &found {
+            assert_eq!(find(root, &one.name).unwrap().unwrap().file, one.file);
+        }
+        assert!(find(root, "dns/nowhere").unwrap().is_none());
     }
 }

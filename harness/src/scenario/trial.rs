@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use serde::{Deserialize, Serialize};
+
 use super::variant::Variant;
 use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::capture::{self, Writer};
@@ -26,6 +28,21 @@ pub struct Seen {
     pub text: String,
     /// Expectations that do not hold.
     pub failures: Vec<Failure>,
+}
+
+/// One scenario in one mode, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TrialName {
+    /// `family/behaviour`.
+    pub scenario: String,
+    /// The mode.
+    pub mode: Mode,
+}
+
+impl std::fmt::Display for TrialName {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} [{}]", self.scenario, self.mode)
+    }
 }
 
 /// One scenario in one mode.
@@ -53,6 +70,15 @@ impl Trial {
                 modes.into_iter().map(move |mode| Self { found: found.clone(), root: root.to_owned(), mode })
             })
             .collect())
+    }
+
+    /// The trial of that name below `root`, without a look at any other; nothing if there is none.
+    ///
+    /// # Errors
+    /// A scenario that cannot be read.
+    pub fn named(root: &Path, name: &TrialName) -> Result<Option<Self>, super::ScenarioError> {
+        let found = super::find(root, &name.scenario)?.filter(|found| found.scenario.modes.contains(&name.mode));
+        Ok(found.map(|found| Self { found, root: root.to_owned(), mode: name.mode }))
     }
 
     /// `family/behaviour [mode]`.

@@ -45,11 +45,10 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     let request: Request = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
     freshen(&request);
     Message::Hello { version: PROTOCOL_VERSION, kernel: judge::kernel_summary() }.write(out)?;
-    let all = Trial::all(&request.scenarios)?;
     let mut records = 0;
     for name in &request.trials {
         Message::Started { trial: name.clone() }.write(out)?;
-        let record = Box::new(run(name, &all, &request.artefacts));
+        let record = Box::new(run(name, &request)?);
         Message::Record { record }.write(out)?;
         records += 1;
         if request.send_artefacts {
@@ -63,18 +62,18 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     Ok(())
 }
 
-fn run(name: &TrialName, all: &[Trial], artefacts: &Path) -> Record {
-    let Some(trial) = all.iter().find(|trial| trial.found.name == name.scenario && trial.mode == name.mode) else {
+fn run(name: &TrialName, request: &Request) -> Result<Record, GuestError> {
+    let Some(trial) = Trial::named(&request.scenarios, name)? else {
         let mut record = Record::new(&name.scenario, name.mode, judge::kernel_summary());
         record.reasons.push("the guest does not find the scenario".to_owned());
-        return record;
+        return Ok(record);
     };
-    let folder = artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), name.mode));
-    let record = judge(trial, &folder, &AtomicBool::new(false));
+    let folder = request.artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), name.mode));
+    let record = judge(&trial, &folder, &AtomicBool::new(false));
     if matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {
         let _ = std::fs::remove_dir_all(folder);
     }
-    record
+    Ok(record)
 }
 
 /// Sends what a failed trial left in its folder below `artefacts`, and removes it: the guest keeps it in memory. A file

@@ -142,6 +142,7 @@ fn not_started(error: &RunnerError) -> GuestFailure {
         RunnerError::Boot { console, .. } => {
             GuestFailure { kind: FailureKind::NoBoot, trial: None, message, console: console.clone() }
         }
+        RunnerError::Interrupted => GuestFailure { kind: FailureKind::Interrupted, ..unavailable(message) },
         _ => unavailable(message),
     }
 }
@@ -233,7 +234,7 @@ impl Guests<'_> {
     fn start(&self, request: &Request, folder: &Path) -> Result<Guest, RunnerError> {
         let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
         let folder = made.map_err(|source| RunnerError::Folder { path: folder.to_owned(), source })?;
-        self.options.runner.start(self.image, request, &self.setting, &folder)
+        self.options.runner.start(self.image, request, &self.setting, &folder, self.stop)
     }
 
     /// Takes over what a guest left, and strikes what needs no other guest from `left`.

@@ -10,25 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{ProgramCost, Record};
 use crate::report::KernelSummary;
-use crate::scenario::Mode;
+pub use crate::scenario::trial::TrialName;
 
 /// Version of both directions; lab and guest are the same binary, so another one is a mistake of the set-up.
 pub const PROTOCOL_VERSION: u32 = 1;
-
-/// One scenario in one mode, by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TrialName {
-    /// `family/behaviour`.
-    pub scenario: String,
-    /// The mode.
-    pub mode: Mode,
-}
-
-impl std::fmt::Display for TrialName {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} [{}]", self.scenario, self.mode)
-    }
-}
 
 /// What a guest is to do. Paths are the guest's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +151,7 @@ fn complaint(line: &[u8], error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Mode;
 
     #[test]
     fn messages_are_cut_from_a_stream_wherever_it_is_torn() {

@@ -1,6 +1,10 @@
 //! Ways of running a guest. Each starts one and hands over its streams; everything else is common to them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tempfile::TempPath;
 
 use super::kvm::Acceleration;
 use super::protocol::Request;
@@ -43,7 +47,7 @@ pub struct Setting {
     /// The lab's cache.
     pub cache: PathBuf,
     /// The disk that guests find the run's files on, if the runner needs one: see [`Runner::prepare`].
-    pub payload: Option<PathBuf>,
+    pub payload: Option<Arc<TempPath>>,
 }
 
 /// What trials need beside the folder of the scenarios.
@@ -117,6 +121,9 @@ pub enum RunnerError {
         #[source]
         source: std::io::Error,
     },
+    /// The run was interrupted meanwhile.
+    #[error("interrupted while a guest was booted to be saved")]
+    Interrupted,
     /// [`Runner::prepare`] was not called.
     #[error("the run's files were not put on a disk")]
     NoPayload,
@@ -161,7 +168,8 @@ impl Runner {
         })
     }
 
-    /// Starts a guest that serves `request` on the kernel `image`; its files are kept in `folder`.
+    /// Starts a guest that serves `request` on the kernel `image`; its files are kept in `folder`. Once `stop` is set, what
+    /// takes long is given up.
     ///
     /// # Errors
     /// See [`RunnerError`].
@@ -171,10 +179,11 @@ impl Runner {
         request: &Request,
         setting: &Setting,
         folder: &Path,
+        stop: &AtomicBool,
     ) -> Result<Guest, RunnerError> {
         match self {
             Self::Vng => vng::start(image, request, setting, folder),
-            Self::Fast => fast::start(image, request, setting, folder),
+            Self::Fast => fast::start(image, request, setting, folder, stop),
         }
     }
 
@@ -186,7 +195,7 @@ impl Runner {
         match self {
             // The guest sees this machine's files as they are.
             Self::Vng => {}
-            Self::Fast => setting.payload = Some(fast::payload(setting, needs, folder)?),
+            Self::Fast => setting.payload = Some(Arc::new(fast::payload(setting, needs, folder)?)),
         }
         Ok(())
     }

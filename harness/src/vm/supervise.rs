@@ -26,6 +26,8 @@ pub struct Guest {
     pub started: Instant,
     /// Whether it ends by itself after its last message, and is worth waiting for.
     pub shuts_down: bool,
+    /// Where its processes keep files of their own; removed after them.
+    pub own: Option<tempfile::TempDir>,
 }
 
 /// How long a guest may be silent.
@@ -299,6 +301,7 @@ mod tests {
             messages: Box::new(std::fs::File::open(&messages).unwrap()),
             started: Instant::now(),
             shuts_down: true,
+            own: None,
         };
         supervise(guest, limits, &AtomicBool::new(false), &mut |_| ())
     }

@@ -33,7 +33,9 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     let log_path = folder.join("console.log");
     let log = make(&log_path)?;
     let mut command = Command::new(&program);
-    command.args(arguments(image, setting, folder, &script)).env("PATH", path());
+    // virtme-ng leaves its own files behind when it is ended from outside.
+    let own = tempfile::tempdir().map_err(|source| RunnerError::Folder { path: std::env::temp_dir(), source })?;
+    command.args(arguments(image, setting, folder, &script)).env("PATH", path()).env("TMPDIR", own.path());
     let started = Instant::now();
     let processes = ProcessGroup::start(&mut command, &log).map_err(|source| RunnerError::Start { program, source })?;
     Ok(Guest {
@@ -41,7 +43,9 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
         console: Box::new(open(log_path)?),
         messages: Box::new(open(messages)?),
         started,
-        shuts_down: true,
+        // What it wrote is here as soon as it has written it, so an orderly end would only take time.
+        shuts_down: false,
+        own: Some(own),
     })
 }
 

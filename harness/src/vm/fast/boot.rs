@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -52,8 +53,8 @@ impl Boot {
         Ok(Self { processes, sockets, said, text: String::new(), printed, console: Console::default(), log })
     }
 
-    /// Waits until the guest says that it is ready.
-    pub fn wait(&mut self) -> Result<(), RunnerError> {
+    /// Waits until the guest says that it is ready, or `stop` is set.
+    pub fn wait(&mut self, stop: &AtomicBool) -> Result<(), RunnerError> {
         let deadline = Instant::now() + BOOT_LIMIT;
         loop {
             // Looked at before the streams: what was written before the end is still read.
@@ -63,6 +64,9 @@ impl Boot {
             let signs = self.console.take(&printed);
             if self.text.ends_with(READY) {
                 return Ok(());
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(RunnerError::Interrupted);
             }
             let why = match (ended, read) {
                 _ if !signs.is_empty() => signs[0].1.clone(),

@@ -16,6 +16,7 @@ mod qmp;
 mod saved;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
@@ -36,9 +37,15 @@ pub(super) const GUESTS: &str = "guests";
 const ARTEFACTS: &str = "/run/artefacts";
 
 /// Starts a guest; see [`Runner::start`].
-pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder: &Path) -> Result<Guest, RunnerError> {
+pub(super) fn start(
+    image: &Image,
+    request: &Request,
+    setting: &Setting,
+    folder: &Path,
+    stop: &AtomicBool,
+) -> Result<Guest, RunnerError> {
     let payload = setting.payload.as_ref().ok_or(RunnerError::NoPayload)?;
-    let saved = Saved::ensure(image, setting, folder)?;
+    let saved = Saved::ensure(image, setting, folder, stop)?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let request = Request {
         scenarios: setting.scenarios.clone(),
@@ -64,5 +71,6 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
         started,
         // Nothing of it is kept, so it need not end in an orderly way.
         shuts_down: false,
+        own: None,
     })
 }

@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use tempfile::TempPath;
+
 use super::super::kernels::Tool;
 use super::super::runner::{Needs, Runner, RunnerError, Setting};
 use crate::kernel::probe::tools;
@@ -17,7 +19,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const FEATURES: &str = "^has_journal,^metadata_csum,^64bit,^resize_inode";
 
 /// Makes the disk of all guests of a run in `folder`: the binary with its libraries, the scenarios, and what they need.
-pub fn build(setting: &Setting, needs: &Needs, folder: &Path) -> Result<PathBuf, RunnerError> {
+///
+/// It is gone with what is returned.
+pub fn build(setting: &Setting, needs: &Needs, folder: &Path) -> Result<TempPath, RunnerError> {
     std::fs::create_dir_all(folder).map_err(failed(folder))?;
     let staged = tempfile::Builder::new().prefix("payload").tempdir_in(folder).map_err(failed(folder))?;
     let mut files = BTreeSet::from([setting.binary.clone()]);
@@ -34,7 +38,8 @@ pub fn build(setting: &Setting, needs: &Needs, folder: &Path) -> Result<PathBuf,
     for file in &files {
         stage(file, staged.path())?;
     }
-    let image = folder.join("payload.img");
+    let image = TempPath::try_from_path(std::path::absolute(folder.join("payload.img")).map_err(failed(folder))?);
+    let image = image.map_err(failed(folder))?;
     file_system(staged.path(), &image, DISK_BYTES)?;
     Ok(image)
 }

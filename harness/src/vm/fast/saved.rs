@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -32,7 +33,7 @@ impl Saved {
     ///
     /// # Errors
     /// See [`RunnerError`]; nothing is left in the cache then.
-    pub fn ensure(image: &Image, setting: &Setting, logs: &Path) -> Result<Self, RunnerError> {
+    pub fn ensure(image: &Image, setting: &Setting, logs: &Path, stop: &AtomicBool) -> Result<Self, RunnerError> {
         let guests = setting.cache.join(GUESTS);
         let key = key(image, setting)?;
         let saved = Self { folder: guests.join(&key) };
@@ -47,7 +48,7 @@ impl Saved {
         let work = guests.join("work").join(&key);
         let _ = std::fs::remove_dir_all(&work);
         std::fs::create_dir_all(&work).map_err(failed(&work))?;
-        let made = Self { folder: work.clone() }.make(image, setting, logs);
+        let made = Self { folder: work.clone() }.make(image, setting, logs, stop);
         let made = made.and_then(|()| std::fs::rename(&work, &saved.folder).map_err(failed(&saved.folder)));
         if made.is_err() {
             let _ = std::fs::remove_dir_all(&work);
@@ -91,7 +92,7 @@ impl Saved {
         true
     }
 
-    fn make(&self, image: &Image, setting: &Setting, logs: &Path) -> Result<(), RunnerError> {
+    fn make(&self, image: &Image, setting: &Setting, logs: &Path, stop: &AtomicBool) -> Result<(), RunnerError> {
         initramfs::write(image, &self.initramfs())?;
         let blank = self.folder.join("blank.img");
         make(&blank)?.set_len(DISK_BYTES).map_err(failed(&blank))?;
@@ -100,7 +101,7 @@ impl Saved {
             None => make(&self.modules())?.set_len(1 << 20).map_err(failed(&self.modules()))?,
         }
         let mut boot = Boot::start(image, setting, &self.disks(&blank), logs)?;
-        boot.wait()?;
+        boot.wait(stop)?;
         boot.save(&self.state())?;
         let _ = std::fs::remove_file(blank);
         Ok(())
