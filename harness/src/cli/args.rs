@@ -46,6 +46,8 @@ pub enum Command {
     Guest(GuestArgs),
     /// List scenarios.
     List(ListArgs),
+    /// Measure what the suite's programs cost the verifier of the running kernel.
+    Costs(CostsArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
     /// Join and show results of the kernel matrix.
@@ -246,6 +248,14 @@ pub struct ListArgs {
     /// Folder of the scenarios.
     #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
     pub scenarios: PathBuf,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab costs`.
+#[derive(Debug, clap::Args)]
+pub struct CostsArgs {
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,

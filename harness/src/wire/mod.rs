@@ -35,6 +35,14 @@ pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
 pub use replay::{OnProgress, replay};
 
+/// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.
+///
+/// # Errors
+/// A kernel without the types that it needs, or what [`crate::object::Object::load`] says.
+pub(crate) fn ledger_object() -> Result<(crate::object::Object, Vec<(&'static str, &'static str)>), WireError> {
+    Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP].concat()))
+}
+
 /// How frames are put on the wire.
 pub const ENGINE: &str = "sendmmsg + qdisc bypass";
 

@@ -122,6 +122,7 @@ fn cost(object: &str, program: &str, instructions: u64) -> ProgramCost {
         instructions,
         stack_bytes: 208,
         load_us: 4_200,
+        reason: None,
     }
 }
 
