@@ -4,9 +4,10 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{GuestOptions, MatrixArgs};
+use super::args::{CostOptions, GuestOptions, MatrixArgs};
 use super::display::MatrixProgress;
 use super::{Exit, Failure, KernelProgress, chain, kernels, report, run};
+use crate::cost::Figures;
 use crate::record::Matrix;
 use crate::report::matrix::{problems_of, terminal};
 use crate::scenario::trial::Trial;
@@ -28,7 +29,13 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     if trials.is_empty() {
         return Ok(run::nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
     }
-    let mut matrix = on_kernels(&trials, &args.scenarios, &args.kernel, &args.guests, args.quiet)?;
+    // A file that is wrong must not be found out after ten minutes.
+    let figures = Figures::read(&args.costs.cost_figures).map_err(|error| Failure::invalid(&error))?;
+    let costs = wants_costs(args);
+    let mut matrix = on_kernels(&trials, args, costs)?;
+    if costs {
+        judge_costs(&mut matrix, figures, &args.costs)?;
+    }
     // Only a whole list can tell that a scenario runs nowhere.
     if args.kernel.is_empty() {
         matrix.problems = problems_of(&matrix);
@@ -39,19 +46,44 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     Ok(report::exit(&matrix, &args.exit_on))
 }
 
+/// Whether verifier cost is measured: where it is asked for, or all scenarios run and there is something to hold it
+/// against.
+fn wants_costs(args: &MatrixArgs) -> bool {
+    let CostOptions { costs, no_costs, accept_costs, cost_figures } = &args.costs;
+    if *costs || *accept_costs {
+        return true;
+    }
+    let is_whole = args.pattern.is_none() && args.mode.is_none();
+    if is_whole && !no_costs && !cost_figures.exists() {
+        eprintln!("bpflab: verifier cost is not measured: there are no figures in {}", cost_figures.display());
+    }
+    is_whole && !no_costs && cost_figures.exists()
+}
+
+/// Holds what was measured against the figures, or makes it the figures.
+fn judge_costs(matrix: &mut Matrix, mut figures: Figures, options: &CostOptions) -> Result<(), Failure> {
+    if options.accept_costs {
+        for run in &matrix.kernels {
+            if run.costs.is_empty() {
+                eprintln!("bpflab: no cost was measured on {}: its figures stay as they are", run.name);
+            } else {
+                figures.accept(&run.name, &run.costs);
+            }
+        }
+        figures.write(&options.cost_figures).map_err(|error| Failure::invalid(&error))?;
+    }
+    figures.judge(matrix);
+    Ok(())
+}
+
 /// Fetches the kernels, starts the guests, waits for all records.
-fn on_kernels(
-    trials: &[Trial],
-    scenarios: &Path,
-    names: &[String],
-    guests: &GuestOptions,
-    quiet: bool,
-) -> Result<Matrix, Failure> {
+fn on_kernels(trials: &[Trial], args: &MatrixArgs, costs: bool) -> Result<Matrix, Failure> {
+    let (guests, quiet) = (&args.guests, args.quiet);
     let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
-    let chosen = list.select(names).map_err(|error| kernels::failure(&error))?;
+    let chosen = list.select(&args.kernel).map_err(|error| kernels::failure(&error))?;
     guests.runner.check().map_err(|error| Failure::unavailable(&error))?;
     let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-    let options = options(scenarios, guests)?;
+    let options = Options { costs, ..options(&args.scenarios, guests)? };
     let targets: Vec<Target> = chosen.into_iter().map(|kernel| target(kernel, &cache, guests, quiet)).collect();
     let names: Vec<TrialName> =
         trials.iter().map(|trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode }).collect();

@@ -8,6 +8,7 @@ use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
 use crate::record::{Outcome, Record};
 use crate::scenario::judge::{self, judge};
 use crate::scenario::trial::Trial;
+use crate::suite::cost::costs;
 
 /// Why a guest could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     freshen(&request);
     Message::Hello { version: PROTOCOL_VERSION, kernel: judge::kernel_summary() }.write(out)?;
     let all = Trial::all(&request.scenarios)?;
+    if request.costs {
+        Message::Costs { programs: costs() }.write(out)?;
+    }
     let mut records = 0;
     for name in &request.trials {
         Message::Started { trial: name.clone() }.write(out)?;
