@@ -110,10 +110,8 @@ impl Figures {
                 let _ = writeln!(text, "\n[{}.{}]", key(kernel), key(object));
                 for (program, Figure { instructions, stack_bytes }) in programs {
                     let program = key(program);
-                    let _ = writeln!(
-                        text,
-                        "{program} = {{ instructions = {instructions}, stack_bytes = {stack_bytes} }}"
-                    );
+                    let _ =
+                        writeln!(text, "{program} = {{ instructions = {instructions}, stack_bytes = {stack_bytes} }}");
                 }
             }
         }
@@ -144,7 +142,8 @@ impl Figures {
         let accept = format!("`bpflab matrix --accept-costs --kernel {kernel}`");
         let Some(figures) = self.kernels.get(kernel) else {
             let measured = costs.iter().filter(|cost| cost.reason.is_none()).count();
-            let sentence = format!("no cost is committed for {kernel}, where {measured} programs load: {accept} does");
+            let sentence =
+                format!("no cost is committed for {kernel}, where {measured} programs were measured: {accept} does");
             return vec![sentence];
         };
         let figure_of = |cost: &ProgramCost| figures.get(&cost.object)?.get(&cost.program);
@@ -155,7 +154,8 @@ impl Figures {
                 (Some(figure), None) => sentences.extend(above(&name, kernel, figure, cost)),
                 (None, Some(_)) => {}
                 (Some(_), Some(reason)) => {
-                    sentences.push(format!("{name} has a committed cost on {kernel}, and does not load there: {reason}"));
+                    sentences
+                        .push(format!("{name} has a committed cost on {kernel}, and was not measured there: {reason}"));
                 }
                 (None, None) => {
                     let ProgramCost { instructions, stack_bytes, .. } = cost;

@@ -124,7 +124,7 @@ pub struct ProgramCost {
     pub stack_bytes: u32,
     /// From the system call to its return, µs.
     pub load_us: u64,
-    /// Why the program could not be loaded on this kernel; the numbers are 0 then.
+    /// Why it was not measured, most often because this kernel does not load it; the numbers are 0 then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -35,7 +35,7 @@ fn table(programs: &[ProgramCost]) -> String {
     for cost in programs {
         let name = name(cost);
         text += &match &cost.reason {
-            Some(reason) => format!("{name:<width$}  not loaded: {reason}\n"),
+            Some(reason) => format!("{name:<width$}  not measured: {reason}\n"),
             None => {
                 let ProgramCost { instructions, stack_bytes, load_us, .. } = cost;
                 format!("{name:<width$}  {instructions:>12}  {stack_bytes:>11}  {load_us:>9}\n")

@@ -8,9 +8,11 @@ use super::args::{CostOptions, GuestOptions, MatrixArgs};
 use super::display::MatrixProgress;
 use super::{Exit, Failure, KernelProgress, chain, kernels, report, run};
 use crate::cost::Figures;
+use crate::kernel::probe::Version;
 use crate::record::Matrix;
 use crate::report::matrix::{problems_of, terminal};
 use crate::scenario::trial::Trial;
+use crate::vm::coverage::{self, Release};
 use crate::vm::kernels::{Cache, Kernel, KernelList, lab_cache};
 use crate::vm::kvm::{self, Acceleration};
 use crate::vm::matrix::{self, Options, Target};
@@ -32,13 +34,13 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     // A file that is wrong must not be found out after ten minutes.
     let figures = Figures::read(&args.costs.cost_figures).map_err(|error| Failure::invalid(&error))?;
     let costs = wants_costs(args);
-    let mut matrix = on_kernels(&trials, args, costs)?;
+    let (mut matrix, unreached) = on_kernels(&trials, args, costs)?;
     if costs {
         judge_costs(&mut matrix, figures, &args.costs)?;
     }
     // Only a whole list can tell that a scenario runs nowhere.
     if args.kernel.is_empty() {
-        matrix.problems = problems_of(&matrix);
+        matrix.problems = problems(&matrix, unreached);
     }
     // Files first: a terminal that went away takes nothing with it.
     report::write_outputs(&matrix, &args.outputs)?;
@@ -76,8 +78,47 @@ fn judge_costs(matrix: &mut Matrix, mut figures: Figures, options: &CostOptions)
     Ok(())
 }
 
+/// What the releases told beforehand, and what the records tell beside it.
+fn problems(matrix: &Matrix, unreached: Vec<(String, String)>) -> Vec<String> {
+    let known = |sentence: &String| unreached.iter().any(|(trial, _)| sentence.starts_with(&format!("{trial} ran ")));
+    let others = problems_of(matrix).into_iter().filter(|sentence| !known(sentence)).collect::<Vec<_>>();
+    unreached.iter().map(|(_, sentence)| sentence.clone()).chain(others).collect()
+}
+
+/// Trials that no kernel of the whole list can run by its release, with a sentence each; said before any guest is
+/// started. Nothing where only some kernels of the list run.
+///
+/// # Errors
+/// There is no other trial: nothing is worth a guest.
+fn unreached(trials: &[Trial], targets: &[Target], args: &MatrixArgs) -> Result<Vec<(String, String)>, Failure> {
+    if !args.kernel.is_empty() {
+        return Ok(Vec::new());
+    }
+    let release = |target: &Target| {
+        let release = target.image.as_ref().map_or(target.name.as_str(), |image| image.release.as_str());
+        Release { name: target.name.clone(), version: Version::of_release(release) }
+    };
+    let releases: Vec<Release> = targets.iter().map(release).collect();
+    let unreached = coverage::out_of_reach(trials, &releases);
+    let sentences: Vec<&str> = unreached.iter().map(|(_, sentence)| sentence.as_str()).collect();
+    if unreached.len() == trials.len() {
+        return Err(Failure { exit: Exit::Failed, message: sentences.join("\n") });
+    }
+    if !args.quiet {
+        for note in coverage::idle(trials, &releases) {
+            eprintln!("bpflab: note: {note}");
+        }
+    }
+    for sentence in sentences {
+        eprintln!("bpflab: {sentence}");
+    }
+    Ok(unreached)
+}
+
 /// Fetches the kernels, starts the guests, waits for all records.
-fn on_kernels(trials: &[Trial], args: &MatrixArgs, costs: bool) -> Result<Matrix, Failure> {
+///
+/// Gives the trials that were known to run on no kernel, too.
+fn on_kernels(trials: &[Trial], args: &MatrixArgs, costs: bool) -> Result<(Matrix, Vec<(String, String)>), Failure> {
     let (guests, quiet) = (&args.guests, args.quiet);
     let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
     let chosen = list.select(&args.kernel).map_err(|error| kernels::failure(&error))?;
@@ -85,13 +126,14 @@ fn on_kernels(trials: &[Trial], args: &MatrixArgs, costs: bool) -> Result<Matrix
     let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
     let options = Options { costs, ..options(&args.scenarios, guests)? };
     let targets: Vec<Target> = chosen.into_iter().map(|kernel| target(kernel, &cache, guests, quiet)).collect();
+    let unreached = unreached(trials, &targets, args)?;
     let names: Vec<TrialName> =
         trials.iter().map(|trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode }).collect();
     let progress = MatrixProgress::new(quiet, trials.len());
     let stop = super::signals::stop_flag();
     let matrix = matrix::run(&targets, &names, &options, stop, &|kernel, step| progress.step(kernel, &step));
     progress.finish();
-    Ok(matrix)
+    Ok((matrix, unreached))
 }
 
 /// A kernel that cannot be had is a failure of its own and keeps no other from running.
@@ -105,7 +147,7 @@ fn target(kernel: &Kernel, cache: &Cache, guests: &GuestOptions, quiet: bool) ->
     if let Some(progress) = &mut progress {
         progress.finish();
     }
-    Target { name: kernel.name.clone(), image: image.map_err(|error| chain(&error)) }
+    Target { name: kernel.name.clone(), lacks: kernel.lacks.clone(), image: image.map_err(|error| chain(&error)) }
 }
 
 fn options(scenarios: &Path, guests: &GuestOptions) -> Result<Options, Failure> {

@@ -54,7 +54,7 @@ fn programs_and_figures_must_match() {
     assert_eq!(
         figures.rises("6.1", &measured),
         [
-            "a/broken has a committed cost on 6.1, and does not load there: no fentry",
+            "a/broken has a committed cost on 6.1, and was not measured there: no fentry",
             "b/new has no committed cost on 6.1, where it takes 7 instructions and 16 bytes of stack: `bpflab matrix \
              --accept-costs --kernel 6.1` commits it",
             "a/gone has a committed cost on 6.1, and there is no such program: `bpflab matrix --accept-costs --kernel \
@@ -63,7 +63,9 @@ fn programs_and_figures_must_match() {
     );
     assert_eq!(
         figures.rises("6.2", &measured),
-        ["no cost is committed for 6.2, where 2 programs load: `bpflab matrix --accept-costs --kernel 6.2` does"]
+        [
+            "no cost is committed for 6.2, where 2 programs were measured: `bpflab matrix --accept-costs --kernel 6.2` does"
+        ]
     );
 }
 

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
+use crate::kernel::probe::Build;
 use crate::record::{Outcome, Record};
-use crate::scenario::judge::{self, judge};
+use crate::scenario::judge::{self, judge_on};
 use crate::scenario::trial::Trial;
 use crate::suite::cost::costs;
 
@@ -47,7 +48,7 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     let mut records = 0;
     for name in &request.trials {
         Message::Started { trial: name.clone() }.write(out)?;
-        let record = Box::new(run(name, &all, &request.artefacts));
+        let record = Box::new(run(name, &all, &request));
         Message::Record { record }.write(out)?;
         records += 1;
         if let Some(mishap) = request.mishap {
@@ -58,14 +59,14 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     Ok(())
 }
 
-fn run(name: &TrialName, all: &[Trial], artefacts: &Path) -> Record {
+fn run(name: &TrialName, all: &[Trial], request: &Request) -> Record {
     let Some(trial) = all.iter().find(|trial| trial.found.name == name.scenario && trial.mode == name.mode) else {
         let mut record = Record::new(&name.scenario, name.mode, judge::kernel_summary());
         record.reasons.push("the guest does not find the scenario".to_owned());
         return record;
     };
-    let folder = artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), name.mode));
-    let record = judge(trial, &folder, &AtomicBool::new(false));
+    let folder = request.artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), name.mode));
+    let record = judge_on(Build::Listed(&request.lacks), trial, &folder, &AtomicBool::new(false));
     if matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {
         let _ = std::fs::remove_dir_all(folder);
     }

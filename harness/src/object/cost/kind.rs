@@ -81,18 +81,16 @@ pub(super) fn kind(section: &ProgramSection) -> Result<Kind, String> {
         S::CgroupDevice => Kind::new(p::BPF_PROG_TYPE_CGROUP_DEVICE, a::BPF_CGROUP_DEVICE),
         S::LircMode2 => Kind::new(p::BPF_PROG_TYPE_LIRC_MODE2, a::BPF_LIRC_MODE2),
         S::FlowDissector => Kind::new(p::BPF_PROG_TYPE_FLOW_DISSECTOR, a::BPF_FLOW_DISSECTOR),
-        S::BtfTracePoint => {
-            Kind::new(p::BPF_PROG_TYPE_TRACING, a::BPF_TRACE_RAW_TP).at("btf_trace_", BtfKind::Typedef)
-        }
+        S::BtfTracePoint => Kind::new(p::BPF_PROG_TYPE_TRACING, a::BPF_TRACE_RAW_TP).at("btf_trace_", BtfKind::Typedef),
         S::FEntry { sleepable } => {
             Kind::new(p::BPF_PROG_TYPE_TRACING, a::BPF_TRACE_FENTRY).sleepable(*sleepable).at("", BtfKind::Func)
         }
         S::FExit { sleepable } => {
             Kind::new(p::BPF_PROG_TYPE_TRACING, a::BPF_TRACE_FEXIT).sleepable(*sleepable).at("", BtfKind::Func)
         }
-        S::Iter { sleepable } => Kind::new(p::BPF_PROG_TYPE_TRACING, a::BPF_TRACE_ITER)
-            .sleepable(*sleepable)
-            .at("bpf_iter_", BtfKind::Func),
+        S::Iter { sleepable } => {
+            Kind::new(p::BPF_PROG_TYPE_TRACING, a::BPF_TRACE_ITER).sleepable(*sleepable).at("bpf_iter_", BtfKind::Func)
+        }
         S::Lsm { sleepable } => {
             Kind::new(p::BPF_PROG_TYPE_LSM, a::BPF_LSM_MAC).sleepable(*sleepable).at("bpf_lsm_", BtfKind::Func)
         }

@@ -6,15 +6,26 @@
 //! stack depth 64+0+32
 //! processed 411 insns (limit 1000000) max_states_per_insn 2 total_states 19 peak_states 19 mark_read 5
 //! ```
+//!
+//! The 7 series has the stack of each function in a line of its own, below that of the deepest chain of calls:
+//!
+//! ```text
+//! stack depth max 96
+//! subprog 0 (main) main insns_self 380 insns_total 411 stack 64
+//! subprog 1 (helper) static insns_self 31 insns_total 31 stack 32
+//! ```
+
+/// What the line of a function starts with.
+const FUNCTION: &str = "subprog ";
 
 /// What they say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statistics {
     /// Instructions that the verifier processed: each as often as a path led it there.
     pub instructions: u64,
-    /// Bytes of stack, summed up over the program's functions: the line has one number for each, the program itself
-    /// first. What a chain of calls takes is at most that (`check_max_stack_depth` rounds each up, and allows 512 per
-    /// chain).
+    /// Bytes of stack, summed up over the program's functions, which every kernel tells. What a chain of calls takes, of
+    /// which `check_max_stack_depth` allows 512, is about that or less: older kernels do not say which function calls
+    /// which.
     pub stack_bytes: u32,
 }
 
@@ -32,9 +43,14 @@ impl Statistics {
         let processed = after("processed ")?;
         let instructions = processed.split_once(" insns").and_then(|(number, _)| number.parse().ok());
         let stack = after("stack depth ")?;
-        // A newer kernel may say more behind the numbers.
-        let depths = stack.split_whitespace().next().unwrap_or_default();
-        let sum = depths.split('+').try_fold(0_u32, |sum, depth| sum.checked_add(depth.parse().ok()?));
+        let depths: Vec<&str> = match stack.strip_prefix("max ") {
+            None => stack.split('+').collect(),
+            Some(deepest) => match functions(log) {
+                functions if functions.is_empty() => vec![deepest],
+                functions => functions,
+            },
+        };
+        let sum = depths.into_iter().try_fold(0_u32, |sum, depth| sum.checked_add(depth.trim().parse().ok()?));
         Ok(Self {
             instructions: instructions.ok_or_else(|| unreadable(processed))?,
             stack_bytes: sum.ok_or_else(|| unreadable(stack))?,
@@ -42,7 +58,15 @@ impl Statistics {
     }
 }
 
+/// The numbers at the ends of the lines of functions.
+fn functions(log: &str) -> Vec<&str> {
+    let lines = log.lines().filter(|line| line.trim_start().starts_with(FUNCTION));
+    lines.filter_map(|line| line.rsplit_once(" stack ")).map(|(_, depth)| depth).collect()
+}
+
 /// Whether a line is one of the statistics.
 pub(super) fn is_part(line: &str) -> bool {
-    ["verification time ", "stack depth ", "processed "].iter().any(|start| line.trim_start().starts_with(start))
+    ["verification time ", "stack depth ", FUNCTION, "processed "]
+        .iter()
+        .any(|start| line.trim_start().starts_with(start))
 }

@@ -201,9 +201,9 @@ pub fn costs<'a>(grid: &Grid<'a>) -> Vec<CostRow<'a>> {
     rows
 }
 
-/// Programs that some kernels do not load: the name, and each reason with its kernels, by column.
+/// Programs that were not measured on some kernels: the name, and each reason with its kernels, by column.
 #[must_use]
-pub fn not_loaded<'a>(rows: &[CostRow<'a>]) -> Vec<(String, &'a str, Vec<usize>)> {
+pub fn not_measured<'a>(rows: &[CostRow<'a>]) -> Vec<(String, &'a str, Vec<usize>)> {
     let mut all: Vec<(String, &str, Vec<usize>)> = Vec::new();
     for row in rows {
         let name = super::text::line(&format!("{}/{}", row.object, row.program));

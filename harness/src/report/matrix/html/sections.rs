@@ -239,7 +239,7 @@ fn costs(page: &mut Page<'_>) {
         for cell in &row.cells {
             let _ = match cell {
                 Some((ProgramCost { reason: Some(reason), .. }, _)) => {
-                    write!(html, "<td class=\"number\" title=\"{}\">not loaded</td>", escape(&line(reason)))
+                    write!(html, "<td class=\"number\" title=\"{}\">not measured</td>", escape(&line(reason)))
                 }
                 Some((cost, rose)) => {
                     let (class, sign) = if *rose { (" rose", "^ ") } else { ("", "") };

@@ -116,7 +116,7 @@ pub fn costs(page: &mut Page, grid: &Grid<'_>) {
             let cells = row.cells.iter().map(|cell| match cell {
                 Some((cost, rose)) => {
                     let text = match cost.reason {
-                        Some(_) => "not loaded".to_owned(),
+                        Some(_) => "not measured".to_owned(),
                         None => format!("{} / {}", cost.instructions, cost.stack_bytes),
                     };
                     if *rose { page.bad().apply_to(format!("^{text}")).to_string() } else { text }
@@ -126,8 +126,8 @@ pub fn costs(page: &mut Page, grid: &Grid<'_>) {
             rows.push(std::iter::once(name).chain(cells).collect());
         }
         page.table(&rows);
-        for (program, reason, columns) in details::not_loaded(&all) {
-            page.line(format!("  {program} not loaded on {}: {}", names(grid, &columns), line(reason)));
+        for (program, reason, columns) in details::not_measured(&all) {
+            page.line(format!("  {program} not measured on {}: {}", names(grid, &columns), line(reason)));
         }
     }
     for column in &grid.columns {
