@@ -19,7 +19,7 @@ pub const ALLOWED_RISE: u64 = 20;
 
 /// What stands above the figures.
 const HEADER: &str = "\
-# What each program costs the verifier, by kernel of vm/kernels.toml and object: instructions processed, and bytes of
+# What each program costs the verifier, by kernel of kernels.toml and object: instructions processed, and bytes of
 # stack. `bpflab matrix` fails where a program takes over 20 % more; `bpflab matrix --accept-costs` writes this file.
 ";
 

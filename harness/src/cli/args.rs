@@ -18,7 +18,7 @@ use crate::wire::Speed;
 pub const SCENARIOS: &str = "scenarios";
 
 /// The committed figures of verifier cost if no other file is named.
-pub const COST_FIGURES: &str = "programs/costs.toml";
+pub const COST_FIGURES: &str = "vm/costs.toml";
 
 /// The list of kernels if no other is named.
 pub const KERNELS: &str = "vm/kernels.toml";

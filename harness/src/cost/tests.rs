@@ -115,3 +115,21 @@ fn only_kernels_with_measured_costs_are_judged() {
     let rises: Vec<usize> = matrix.kernels.iter().map(|run| run.cost_rises.len()).collect();
     assert_eq!(rises, [0, 1, 1]);
 }
+
+#[test]
+fn the_committed_file_has_the_kernels_of_the_list_and_the_programs_of_the_suite() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let path = repository.join("vm/costs.toml");
+    let figures = Figures::read(&path).unwrap();
+    assert_eq!(figures.to_text(), std::fs::read_to_string(&path).unwrap(), "as it would be written");
+    let list = crate::vm::kernels::KernelList::read(&repository.join("vm/kernels.toml")).unwrap();
+    let mut names: Vec<&String> = list.kernels.iter().map(|kernel| &kernel.name).collect();
+    names.sort_unstable();
+    assert_eq!(figures.kernels.keys().collect::<Vec<_>>(), names);
+    // The newest kernel loads every program, and so has a figure for each.
+    let mut costs = crate::suite::cost::costs();
+    costs.iter_mut().for_each(|cost| cost.reason = None);
+    let unlike: Vec<String> = figures.rises(&list.kernels.last().unwrap().name, &costs);
+    let unlike: Vec<&String> = unlike.iter().filter(|sentence| !sentence.contains(" takes ")).collect();
+    assert_eq!(unlike, [""; 0]);
+}
