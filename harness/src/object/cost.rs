@@ -28,6 +28,9 @@ const LOG_BYTES: usize = 64 << 10;
 /// The kernel interrupts a load when a signal comes; libbpf tries as often.
 const TRIES: usize = 5;
 
+/// Programs with the tracepoints or functions of the kernel that each is loaded for, the best first.
+pub type Targets = Vec<(&'static str, &'static str)>;
+
 /// Why an object's programs could not be measured.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot relocate object {object} to measure it")]

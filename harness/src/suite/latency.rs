@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Analyzer, Hook, WatchedHost};
 use crate::kernel::btf::{Btf, BtfError};
+use crate::object::cost::Targets;
 use crate::object::{Clock, LoadOptions, Object, ObjectError, suite};
 use crate::observation::{self, Observation, StageProbe};
 use crate::sys::{bytes_of, read_pod};
@@ -152,7 +153,7 @@ impl Latency {
     }
 
     /// Programs with the tracepoints and functions that they are for, the best first.
-    pub(super) fn targets() -> Vec<(&'static str, &'static str)> {
+    pub(super) fn targets() -> Targets {
         let ways = places::PLACES.iter().flat_map(|place| place.ways);
         let ways = ways.filter(|way| way.how != places::How::Inferred).map(|way| (way.program, way.target));
         ways.chain(places::HELPERS).collect()

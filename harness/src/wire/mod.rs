@@ -24,7 +24,8 @@ mod replay;
 mod window;
 
 use crate::kernel::btf::BtfError;
-use crate::object::ObjectError;
+use crate::object::cost::Targets;
+use crate::object::{Object, ObjectError};
 use crate::observation;
 use crate::topology::TopologyError;
 
@@ -39,7 +40,7 @@ pub use replay::{OnProgress, replay};
 ///
 /// # Errors
 /// A kernel without the types that it needs, or what [`crate::object::Object::load`] says.
-pub(crate) fn ledger_object() -> Result<(crate::object::Object, Vec<(&'static str, &'static str)>), WireError> {
+pub(crate) fn ledger_object() -> Result<(Object, Targets), WireError> {
     Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP].concat()))
 }
 
