@@ -292,4 +292,18 @@ mod tests {
         assert_eq!(rose, [[None, Some(false), Some(true)], [None, None, Some(false)]]);
         assert!(!names("flows_xdp2 rose", "flows_xdp"));
     }
+
+    #[test]
+    fn programs_that_were_not_measured_are_listed_by_reason() {
+        let mut matrix = sample::matrix();
+        for run in &mut matrix.kernels[1..] {
+            run.costs[0].reason = Some("no fentry".to_owned());
+        }
+        assert_eq!(
+            not_measured(&costs(&Grid::new(&matrix))),
+            [("flows/flows_xdp".to_owned(), "no fentry", vec![1, 2])]
+        );
+        let page = crate::report::matrix::html::render(&matrix);
+        assert!(page.contains("<td class=\"number\" title=\"no fentry\">not measured</td>"));
+    }
 }
