@@ -8,6 +8,7 @@
 
 pub mod capture;
 pub mod cli;
+pub mod cost;
 pub mod error;
 pub mod flow_name;
 pub mod invoker;

@@ -12,6 +12,7 @@ use self::store::Store;
 use crate::kernel::{self, btf::BtfError};
 use crate::sys::MappedArray;
 
+pub mod cost;
 mod store;
 
 /// Where the programs of an object take the time from.

@@ -120,10 +120,13 @@ pub struct ProgramCost {
     pub program: String,
     /// Instructions that the verifier processed.
     pub instructions: u64,
-    /// Stack that the program takes, subprograms included, bytes.
+    /// Stack that the program takes, bytes: the sum over its functions, which is at least what a chain of calls takes.
     pub stack_bytes: u32,
     /// From the system call to its return, µs.
     pub load_us: u64,
+    /// Why it was not measured, most often because this kernel does not load it; the numbers are 0 then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The result of many scenarios on many kernels.

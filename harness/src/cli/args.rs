@@ -17,6 +17,9 @@ use crate::wire::Speed;
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
 
+/// The committed figures of verifier cost if no other file is named.
+pub const COST_FIGURES: &str = "vm/costs.toml";
+
 /// The list of kernels if no other is named.
 pub const KERNELS: &str = "vm/kernels.toml";
 
@@ -46,6 +49,8 @@ pub enum Command {
     Guest(GuestArgs),
     /// List scenarios.
     List(ListArgs),
+    /// Measure what the suite's programs cost the verifier of the running kernel.
+    Costs(CostsArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
     /// Join and show results of the kernel matrix.
@@ -186,6 +191,9 @@ pub struct MatrixArgs {
     /// What guests are and how they run.
     #[command(flatten)]
     pub guests: GuestOptions,
+    /// The verifier's work.
+    #[command(flatten)]
+    pub costs: CostOptions,
     /// The files to write.
     #[command(flatten)]
     pub outputs: OutputArgs,
@@ -198,6 +206,23 @@ pub struct MatrixArgs {
     /// No progress on standard error.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Whether verifier cost is measured, and what it is held against.
+#[derive(Debug, clap::Args)]
+pub struct CostOptions {
+    /// Measure what the suite's programs cost the verifier; done anyway where all scenarios run and there are figures.
+    #[arg(long)]
+    pub costs: bool,
+    /// Do not measure it.
+    #[arg(long, conflicts_with_all = ["costs", "accept_costs"])]
+    pub no_costs: bool,
+    /// Measure it, and write it down as the figures of these kernels.
+    #[arg(long)]
+    pub accept_costs: bool,
+    /// File of the committed figures.
+    #[arg(long, default_value = COST_FIGURES, value_name = "FILE")]
+    pub cost_figures: PathBuf,
 }
 
 /// How guests run.
@@ -246,6 +271,14 @@ pub struct ListArgs {
     /// Folder of the scenarios.
     #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
     pub scenarios: PathBuf,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab costs`.
+#[derive(Debug, clap::Args)]
+pub struct CostsArgs {
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,

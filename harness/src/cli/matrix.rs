@@ -4,12 +4,15 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{GuestOptions, MatrixArgs};
+use super::args::{CostOptions, GuestOptions, MatrixArgs};
 use super::display::MatrixProgress;
 use super::{Exit, Failure, KernelProgress, chain, kernels, report, run};
+use crate::cost::Figures;
+use crate::kernel::probe::Version;
 use crate::record::Matrix;
 use crate::report::matrix::{problems_of, terminal};
 use crate::scenario::trial::Trial;
+use crate::vm::coverage::{self, Release};
 use crate::vm::kernels::{Cache, Kernel, KernelList, lab_cache};
 use crate::vm::kvm::{self, Acceleration};
 use crate::vm::matrix::{self, Options, Target};
@@ -28,10 +31,16 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     if trials.is_empty() {
         return Ok(run::nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
     }
-    let mut matrix = on_kernels(&trials, &args.scenarios, &args.kernel, &args.guests, args.quiet)?;
+    // A file that is wrong must not be found out after ten minutes.
+    let figures = Figures::read(&args.costs.cost_figures).map_err(|error| Failure::invalid(&error))?;
+    let costs = wants_costs(args);
+    let (mut matrix, unreached) = on_kernels(&trials, args, costs)?;
+    if costs {
+        judge_costs(&mut matrix, figures, &args.costs)?;
+    }
     // Only a whole list can tell that a scenario runs nowhere.
     if args.kernel.is_empty() {
-        matrix.problems = problems_of(&matrix);
+        matrix.problems = problems(&matrix, unreached);
     }
     // Files first: a terminal that went away takes nothing with it.
     report::write_outputs(&matrix, &args.outputs)?;
@@ -39,27 +48,92 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     Ok(report::exit(&matrix, &args.exit_on))
 }
 
+/// Whether verifier cost is measured: where it is asked for, or all scenarios run and there is something to hold it
+/// against.
+fn wants_costs(args: &MatrixArgs) -> bool {
+    let CostOptions { costs, no_costs, accept_costs, cost_figures } = &args.costs;
+    if *costs || *accept_costs {
+        return true;
+    }
+    let is_whole = args.pattern.is_none() && args.mode.is_none();
+    if is_whole && !no_costs && !cost_figures.exists() {
+        eprintln!("bpflab: verifier cost is not measured: there are no figures in {}", cost_figures.display());
+    }
+    is_whole && !no_costs && cost_figures.exists()
+}
+
+/// Holds what was measured against the figures, or makes it the figures.
+fn judge_costs(matrix: &mut Matrix, mut figures: Figures, options: &CostOptions) -> Result<(), Failure> {
+    if options.accept_costs {
+        for run in &matrix.kernels {
+            if run.costs.is_empty() {
+                eprintln!("bpflab: no cost was measured on {}: its figures stay as they are", run.name);
+            } else {
+                figures.accept(&run.name, &run.costs);
+            }
+        }
+        figures.write(&options.cost_figures).map_err(|error| Failure::invalid(&error))?;
+    }
+    figures.judge(matrix);
+    Ok(())
+}
+
+/// What the releases told beforehand, and what the records tell beside it.
+fn problems(matrix: &Matrix, unreached: Vec<(String, String)>) -> Vec<String> {
+    let known = |sentence: &String| unreached.iter().any(|(trial, _)| sentence.starts_with(&format!("{trial} ran ")));
+    let others = problems_of(matrix).into_iter().filter(|sentence| !known(sentence)).collect::<Vec<_>>();
+    unreached.iter().map(|(_, sentence)| sentence.clone()).chain(others).collect()
+}
+
+/// Trials that no kernel of the whole list can run by its release, with a sentence each; said before any guest is
+/// started. Nothing where only some kernels of the list run.
+///
+/// # Errors
+/// There is no other trial: nothing is worth a guest.
+fn unreached(trials: &[Trial], targets: &[Target], args: &MatrixArgs) -> Result<Vec<(String, String)>, Failure> {
+    if !args.kernel.is_empty() {
+        return Ok(Vec::new());
+    }
+    let release = |target: &Target| {
+        let release = target.image.as_ref().map_or(target.name.as_str(), |image| image.release.as_str());
+        Release { name: target.name.clone(), version: Version::of_release(release) }
+    };
+    let releases: Vec<Release> = targets.iter().map(release).collect();
+    let unreached = coverage::out_of_reach(trials, &releases);
+    let sentences: Vec<&str> = unreached.iter().map(|(_, sentence)| sentence.as_str()).collect();
+    if unreached.len() == trials.len() {
+        return Err(Failure { exit: Exit::Failed, message: sentences.join("\n") });
+    }
+    if !args.quiet {
+        for note in coverage::idle(trials, &releases) {
+            eprintln!("bpflab: note: {note}");
+        }
+    }
+    for sentence in sentences {
+        eprintln!("bpflab: {sentence}");
+    }
+    Ok(unreached)
+}
+
 /// Fetches the kernels, starts the guests, waits for all records.
-fn on_kernels(
-    trials: &[Trial],
-    scenarios: &Path,
-    names: &[String],
-    guests: &GuestOptions,
-    quiet: bool,
-) -> Result<Matrix, Failure> {
+///
+/// Gives the trials that were known to run on no kernel, too.
+fn on_kernels(trials: &[Trial], args: &MatrixArgs, costs: bool) -> Result<(Matrix, Vec<(String, String)>), Failure> {
+    let (guests, quiet) = (&args.guests, args.quiet);
     let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
-    let chosen = list.select(names).map_err(|error| kernels::failure(&error))?;
+    let chosen = list.select(&args.kernel).map_err(|error| kernels::failure(&error))?;
     guests.runner.check().map_err(|error| Failure::unavailable(&error))?;
     let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-    let options = options(scenarios, trials, guests)?;
+    let options = Options { costs, ..options(&args.scenarios, trials, guests)? };
     let targets: Vec<Target> = chosen.into_iter().map(|kernel| target(kernel, &cache, guests, quiet)).collect();
+    let unreached = unreached(trials, &targets, args)?;
     let names: Vec<TrialName> =
         trials.iter().map(|trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode }).collect();
     let progress = MatrixProgress::new(quiet, trials.len());
     let stop = super::signals::stop_flag();
     let matrix = matrix::run(&targets, &names, &options, stop, &|kernel, step| progress.step(kernel, &step));
     progress.finish();
-    Ok(matrix)
+    Ok((matrix, unreached))
 }
 
 /// A kernel that cannot be had is a failure of its own and keeps no other from running.
@@ -73,7 +147,7 @@ fn target(kernel: &Kernel, cache: &Cache, guests: &GuestOptions, quiet: bool) ->
     if let Some(progress) = &mut progress {
         progress.finish();
     }
-    Target { name: kernel.name.clone(), image: image.map_err(|error| chain(&error)) }
+    Target { name: kernel.name.clone(), lacks: kernel.lacks.clone(), image: image.map_err(|error| chain(&error)) }
 }
 
 fn options(scenarios: &Path, trials: &[Trial], guests: &GuestOptions) -> Result<Options, Failure> {

@@ -3,6 +3,7 @@
 
 mod args;
 mod clean;
+mod costs;
 mod display;
 mod doctor;
 mod guest;
@@ -76,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Matrix(args) => matrix::matrix(&args),
         Command::Guest(args) => guest::guest(&args),
+        Command::Costs(args) => costs::print(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),

@@ -4,7 +4,8 @@
 //! There are three answers: yes, no, and could not tell (no rights to try, no memory). The first two are kept for the
 //! life of the process. A scenario whose requirements are not met is unsupported, which is a claim: if the kernel is
 //! newer than the release that brought the feature, and the feature cannot have been left out of its build, the claim
-//! is wrong and [`Unmet::contradiction`] says so.
+//! is wrong and [`Unmet::contradiction`] says so. What a build may leave out is known of the kernels of the list alone
+//! ([`Build::Listed`]): they have everything but what the list says they lack, and lack that.
 
 mod doctor;
 mod feature;
@@ -65,6 +66,29 @@ impl fmt::Display for Unmet {
     }
 }
 
+/// Features that a kernel was built without: their names, each with the reason.
+pub type Lacks = BTreeMap<String, String>;
+
+/// What is known of how the running kernel was built.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Build<'a> {
+    /// Nothing: it may lack whatever a build can leave out.
+    #[default]
+    Unknown,
+    /// It is a kernel of the list, which names everything that it lacks.
+    Listed(&'a Lacks),
+}
+
+impl Build<'_> {
+    /// Why the list says that the kernel lacks a feature, if it does.
+    fn lack(&self, feature: &Feature) -> Option<&str> {
+        match self {
+            Self::Unknown => None,
+            Self::Listed(lacks) => lacks.get(feature.name).map(String::as_str),
+        }
+    }
+}
+
 /// The running kernel's release as numbers, if it has any.
 fn running() -> Option<Version> {
     Version::of_release(&super::release())
@@ -73,6 +97,13 @@ fn running() -> Option<Version> {
 /// Which of `requirements` this machine does not meet, in their order and without repetition.
 #[must_use]
 pub fn unmet(requirements: &[Requirement]) -> Vec<Unmet> {
+    unmet_on(requirements, Build::Unknown)
+}
+
+/// As [`unmet`], on a kernel of whose build something may be known. A feature that the list says is lacking and that
+/// is there is a contradiction too.
+#[must_use]
+pub fn unmet_on(requirements: &[Requirement], build: Build<'_>) -> Vec<Unmet> {
     let mut all: Vec<Requirement> = Vec::new();
     for requirement in requirements {
         let parts = match requirement {
@@ -85,25 +116,43 @@ pub fn unmet(requirements: &[Requirement]) -> Vec<Unmet> {
             }
         }
     }
-    all.into_iter().filter_map(check).collect()
+    all.into_iter().filter_map(|requirement| check(requirement, build)).collect()
 }
 
-fn check(requirement: Requirement) -> Option<Unmet> {
+fn check(requirement: Requirement, build: Build<'_>) -> Option<Unmet> {
     let (certain, reason) = match answer_of(&requirement) {
-        Answer::Yes(_) => return None,
+        Answer::Yes(found) => return stale(requirement, found, build),
         Answer::No(reason) => (true, reason),
         Answer::CouldNotTell(reason) => (false, reason),
     };
     let (get, contradiction) = match &requirement {
         Requirement::Feature(feature) => {
             let kernel = running().filter(|_| certain);
-            (feature.get.to_owned(), kernel.and_then(|kernel| feature.contradiction(&kernel)))
+            let get = match build.lack(feature) {
+                Some(why) => format!("the list of kernels says so: {why}"),
+                None => feature.get.to_owned(),
+            };
+            (get, kernel.and_then(|kernel| feature.contradiction(&kernel, build)))
         }
         Requirement::Tool { package, .. } => (format!("`apt install {package}`"), None),
         Requirement::Tracepoint { .. } => ("another kernel".to_owned(), None),
         Requirement::Kernel(_) | Requirement::Mode(_) => (String::new(), None),
     };
     Some(Unmet { requirement, certain, reason, get, contradiction })
+}
+
+/// A feature that is there against what the list of kernels says: nothing may hide behind an entry that is not true.
+fn stale(requirement: Requirement, found: String, build: Build<'_>) -> Option<Unmet> {
+    let Requirement::Feature(feature) = &requirement else { return None };
+    let why = build.lack(feature)?;
+    let contradiction = format!("the list of kernels says that this one `lacks` it: {why}");
+    Some(Unmet {
+        reason: format!("it is there: {found}"),
+        certain: true,
+        get: String::new(),
+        contradiction: Some(contradiction),
+        requirement,
+    })
 }
 
 /// Whether a requirement is met; conclusive answers about the kernel are kept.

@@ -9,15 +9,20 @@ use similar::TextDiff;
 
 use super::trial::{Seen, Trial};
 use super::variant::{self, Variant};
-use crate::kernel::{self, probe::Version};
+use crate::kernel::{self, probe::Build, probe::Version};
 use crate::record::{Outcome, Record};
 use crate::report::KernelSummary;
 
 /// Runs one trial and holds it against its snapshot. Never writes a snapshot: that takes a person.
 pub fn judge(trial: &Trial, artefacts: &Path, stop: &AtomicBool) -> Record {
+    judge_on(Build::Unknown, trial, artefacts, stop)
+}
+
+/// As [`judge`], on a kernel of whose build something may be known.
+pub fn judge_on(build: Build<'_>, trial: &Trial, artefacts: &Path, stop: &AtomicBool) -> Record {
     let start = Instant::now();
     let mut record = Record::new(&trial.found.name, trial.mode, kernel_summary());
-    let unmet = trial.unmet();
+    let unmet = trial.unmet_on(build);
     if !unmet.is_empty() {
         // A feature that this kernel is declared to have is no reason to skip.
         let contradicted = unmet.iter().any(|unmet| unmet.contradiction.is_some());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::variant::Variant;
 use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::capture::{self, Writer};
-use crate::kernel::probe::{self, Requirement, Unmet};
+use crate::kernel::probe::{self, Build, Requirement, Unmet};
 use crate::object::Clock;
 use crate::pool::Pool;
 use crate::report::Document;
@@ -96,9 +96,15 @@ impl Trial {
     /// What the trial needs and this machine lacks.
     #[must_use]
     pub fn unmet(&self) -> Vec<Unmet> {
+        self.unmet_on(Build::Unknown)
+    }
+
+    /// As [`Trial::unmet`], on a kernel of whose build something may be known.
+    #[must_use]
+    pub fn unmet_on(&self, build: Build<'_>) -> Vec<Unmet> {
         let mut needs = Requirement::of_mode(self.mode);
         needs.extend(self.found.scenario.requires.iter().cloned());
-        probe::unmet(&needs)
+        probe::unmet_on(&needs, build)
     }
 
     /// Path of the snapshot file: that of `variant`, or the one that all other kernels share.

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Analyzer, Hook, WatchedHost};
 use crate::kernel::btf::{Btf, BtfError};
+use crate::object::cost::Targets;
 use crate::object::{Clock, LoadOptions, Object, ObjectError, suite};
 use crate::observation::{self, Observation, StageProbe};
 use crate::sys::{bytes_of, read_pod};
@@ -129,6 +130,17 @@ impl Latency {
     /// [`ObjectError::Types`] without BTF, [`ObjectError::Object`], [`ObjectError::Map`]. A probe that the kernel
     /// refuses is no error: [`Latency::probes`] says so.
     pub fn load(settings: &LatencySettings) -> Result<Self, ObjectError> {
+        let mut object = Self::bare(settings)?;
+        let events = object.ebpf.take_map("EVENTS").ok_or_else(|| object.missing("map EVENTS".to_owned()))?;
+        let mut events = RingBuf::try_from(events).map_err(|source| object.map_error("EVENTS", source))?;
+        let probes = probes::attach(&mut object, settings)?;
+        // What proved the probes is no part of the answer.
+        while events.next().is_some() {}
+        Ok(Self { object, events, probes, hosts: BTreeMap::new(), times: Times::new(), kept: 0, unkept: 0 })
+    }
+
+    /// The object, fitted to the running kernel, without any of its programs.
+    pub(super) fn bare(settings: &LatencySettings) -> Result<Object, ObjectError> {
         let types = |source| ObjectError::Types { object: NAME.to_owned(), source: Box::new(source) };
         let layout = Btf::kernel().and_then(layout).map_err(types)?;
         let stages: u32 = settings.stages.iter().fold(0, |mask, stage| mask | 1 << *stage as u32);
@@ -137,13 +149,14 @@ impl Latency {
             globals: vec![("LAYOUT", bytes_of(&layout), true), ("STAGE_MASK", bytes_of(&stages), true)],
             max_entries: vec![("FLOWS", settings.max_flow_steps.get())],
         };
-        let mut object = Object::load(NAME, suite::LATENCY, &options)?;
-        let events = object.ebpf.take_map("EVENTS").ok_or_else(|| object.missing("map EVENTS".to_owned()))?;
-        let mut events = RingBuf::try_from(events).map_err(|source| object.map_error("EVENTS", source))?;
-        let probes = probes::attach(&mut object, settings)?;
-        // What proved the probes is no part of the answer.
-        while events.next().is_some() {}
-        Ok(Self { object, events, probes, hosts: BTreeMap::new(), times: Times::new(), kept: 0, unkept: 0 })
+        Object::load(NAME, suite::LATENCY, &options)
+    }
+
+    /// Programs with the tracepoints and functions that they are for, the best first.
+    pub(super) fn targets() -> Targets {
+        let ways = places::PLACES.iter().flat_map(|place| place.ways);
+        let ways = ways.filter(|way| way.how != places::How::Inferred).map(|way| (way.program, way.target));
+        ways.chain(places::HELPERS).collect()
     }
 
     /// What measures each stage, and why not, in the order of a packet's way.

@@ -1,6 +1,7 @@
 //! The suite: five analysis programs, each an object of its own with a reader that turns its maps and events into its
 //! part of an [`Observation`].
 
+pub mod cost;
 pub mod drops;
 pub mod flows;
 pub mod format;

@@ -5,6 +5,7 @@
 
 mod bpf;
 mod ethtool;
+mod load;
 mod machine;
 mod map;
 mod memory;
@@ -19,6 +20,7 @@ pub use bpf::{
 pub use ethtool::{
     EthtoolFeatures, EthtoolStrings, ethtool_features, ethtool_statistics, ethtool_strings, set_ethtool_features,
 };
+pub use load::{InstructionRecords, LOG_STATISTICS, ProgramLoad, load_btf, load_program};
 pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
 pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};

@@ -8,9 +8,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
+use crate::kernel::probe::Build;
 use crate::record::{Outcome, Record};
-use crate::scenario::judge::{self, judge};
+use crate::scenario::judge::{self, judge_on};
 use crate::scenario::trial::Trial;
+use crate::suite::cost::costs;
 
 /// Bytes of the largest file that is sent: its line must stay below what the lab reads.
 const LARGEST_ARTEFACT: u64 = 32 << 20;
@@ -45,10 +47,13 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     let request: Request = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
     freshen(&request);
     Message::Hello { version: PROTOCOL_VERSION, kernel: judge::kernel_summary() }.write(out)?;
+    if request.costs {
+        Message::Costs { programs: costs() }.write(out)?;
+    }
     let mut records = 0;
     for name in &request.trials {
         Message::Started { trial: name.clone() }.write(out)?;
-        let record = Box::new(run(name, &request)?);
+        let record = Box::new(run(name, &request));
         Message::Record { record }.write(out)?;
         records += 1;
         if request.send_artefacts {
@@ -62,18 +67,23 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     Ok(())
 }
 
-fn run(name: &TrialName, request: &Request) -> Result<Record, GuestError> {
-    let Some(trial) = Trial::named(&request.scenarios, name)? else {
+fn run(name: &TrialName, request: &Request) -> Record {
+    let not_run = |why: String| {
         let mut record = Record::new(&name.scenario, name.mode, judge::kernel_summary());
-        record.reasons.push("the guest does not find the scenario".to_owned());
-        return Ok(record);
+        record.reasons.push(why);
+        record
+    };
+    let trial = match Trial::named(&request.scenarios, name) {
+        Ok(Some(trial)) => trial,
+        Ok(None) => return not_run("the guest does not find the scenario".to_owned()),
+        Err(error) => return not_run(crate::error::chain(&error)),
     };
     let folder = request.artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), name.mode));
-    let record = judge(&trial, &folder, &AtomicBool::new(false));
+    let record = judge_on(Build::Listed(&request.lacks), &trial, &folder, &AtomicBool::new(false));
     if matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {
         let _ = std::fs::remove_dir_all(folder);
     }
-    Ok(record)
+    record
 }
 
 /// Sends what a failed trial left in its folder below `artefacts`, and removes it: the guest keeps it in memory. A file

@@ -14,6 +14,7 @@ use super::kvm::{self, Acceleration};
 use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
 use super::runner::{Runner, RunnerError, Setting};
 use super::supervise::{Guest, Life, Limits, supervise};
+use crate::kernel::probe::Lacks;
 use crate::record::{FailureKind, GuestFailure, KernelRun, MATRIX_VERSION, Matrix, Outcome, Record};
 use crate::report::KernelSummary;
 
@@ -26,6 +27,8 @@ const GUESTS_PER_KERNEL: usize = 4;
 pub struct Target {
     /// Its name in the list.
     pub name: String,
+    /// Features that it was built without.
+    pub lacks: Lacks,
     /// The image, or a sentence.
     pub image: Result<Image, String>,
 }
@@ -123,7 +126,16 @@ fn run_kernel(
         Ok(image) => {
             run.version.clone_from(&image.version);
             run.sha256.clone_from(&image.sha256);
-            Guests { image, options, stop, tell, setting: options.setting.clone(), run: &mut run }.serve(trials);
+            Guests {
+                image,
+                lacks: &target.lacks,
+                options,
+                stop,
+                tell,
+                setting: options.setting.clone(),
+                run: &mut run,
+            }
+            .serve(trials);
         }
         Err(sentence) => run.failures.push(unavailable(sentence.clone())),
     }
@@ -161,6 +173,7 @@ fn keep_artefact(guest: &Path, folder: &str, name: &str, content: &str) {
 /// The guests of one kernel, one after the other.
 struct Guests<'a> {
     image: &'a Image,
+    lacks: &'a Lacks,
     options: &'a Options,
     stop: &'a AtomicBool,
     tell: &'a dyn Fn(Step<'_>),
@@ -205,6 +218,7 @@ impl Guests<'_> {
         let request = Request {
             version: PROTOCOL_VERSION,
             trials: left.to_vec(),
+            lacks: self.lacks.clone(),
             costs: self.options.costs && is_first,
             mishap: self.options.mishap.filter(|_| is_first),
             ..Request::default()

@@ -8,6 +8,7 @@
 //! lab failure, never a gap.
 
 pub mod console;
+pub mod coverage;
 pub mod fast;
 pub mod guest;
 pub mod kernels;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::probe::Lacks;
 use crate::record::{ProgramCost, Record};
 use crate::report::KernelSummary;
 pub use crate::scenario::trial::TrialName;
@@ -29,6 +30,8 @@ pub struct Request {
     pub send_artefacts: bool,
     /// The trials, in their order.
     pub trials: Vec<TrialName>,
+    /// Features that the kernel was built without, as the list of kernels says; it must have all others.
+    pub lacks: Lacks,
     /// Whether the verifier cost of the suite's programs is measured first.
     pub costs: bool,
     /// What the clock is set to, ns since the UNIX epoch: a restored guest's stands where it was saved.

@@ -69,16 +69,7 @@ impl Kit {
 
     /// Loads the object; attaches nothing.
     pub(super) fn load(root: &'static str, record: bool) -> Result<Self, WireError> {
-        let offsets = offsets(Btf::kernel()?)?;
-        let options = LoadOptions {
-            globals: vec![
-                ("RECORD", if record { bytes_of(&1_u32) } else { bytes_of(&0_u32) }, true),
-                ("OFFSETS", bytes_of(&offsets), true),
-            ],
-            max_entries: vec![("ARRIVED", if record { RING_BYTES } else { NO_RING })],
-            ..LoadOptions::default()
-        };
-        let mut object = Object::load("ledger", suite::LEDGER, &options)?;
+        let mut object = load_object(record)?;
         // Before the map that it calls through is written: the kernel then knows which kind of program may be in there.
         object.load_program(root, None)?;
         Ok(Self {
@@ -123,6 +114,20 @@ impl Kit {
         let (netns, client) = (place.netns, place.client.dut.ifindex);
         self.place.set(0, InMap { netns, client, server, reserved: 0 });
     }
+}
+
+/// The object's maps, fitted to the running kernel; none of its programs.
+pub(super) fn load_object(record: bool) -> Result<Object, WireError> {
+    let offsets = offsets(Btf::kernel()?)?;
+    let options = LoadOptions {
+        globals: vec![
+            ("RECORD", if record { bytes_of(&1_u32) } else { bytes_of(&0_u32) }, true),
+            ("OFFSETS", bytes_of(&offsets), true),
+        ],
+        max_entries: vec![("ARRIVED", if record { RING_BYTES } else { NO_RING })],
+        ..LoadOptions::default()
+    };
+    Ok(Object::load("ledger", suite::LEDGER, &options)?)
 }
 
 fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {

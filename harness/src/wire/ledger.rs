@@ -164,14 +164,20 @@ pub(super) fn arrived(counters: &MappedArray<Counters>, side: usize) -> u64 {
     counters.counter(side, ARRIVED)
 }
 
+/// The programs at tracepoints.
+pub(super) const TRACED: [(&str, &str); 2] = [("ledger_kfree", "kfree_skb"), ("ledger_consume", "consume_skb")];
+/// Those that are needed where an XDP program is under test.
+pub(super) const TRACED_XDP: [(&str, &str); 3] = [
+    ("ledger_exception", "xdp_exception"),
+    ("ledger_redirect", "xdp_redirect"),
+    ("ledger_redirect_err", "xdp_redirect_err"),
+];
+
 /// The tracepoints see everything from the first packet on, so they come first.
 fn attach_tracing(object: &mut Object, attachments: &Attachments, attached: &mut Stack) -> Result<(), WireError> {
-    attached.push(attach_tracepoint(object, "ledger_kfree", "kfree_skb")?);
-    attached.push(attach_tracepoint(object, "ledger_consume", "consume_skb")?);
-    if attachments.programs.xdp.is_some() {
-        attached.push(attach_tracepoint(object, "ledger_exception", "xdp_exception")?);
-        attached.push(attach_tracepoint(object, "ledger_redirect", "xdp_redirect")?);
-        attached.push(attach_tracepoint(object, "ledger_redirect_err", "xdp_redirect_err")?);
+    let xdp = attachments.programs.xdp.iter().flat_map(|_| TRACED_XDP);
+    for (program, tracepoint) in TRACED.into_iter().chain(xdp) {
+        attached.push(attach_tracepoint(object, program, tracepoint)?);
     }
     Ok(())
 }

@@ -24,7 +24,8 @@ mod replay;
 mod window;
 
 use crate::kernel::btf::BtfError;
-use crate::object::ObjectError;
+use crate::object::cost::Targets;
+use crate::object::{Object, ObjectError};
 use crate::observation;
 use crate::topology::TopologyError;
 
@@ -34,6 +35,14 @@ pub use bare::BareLink;
 pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
 pub use replay::{OnProgress, replay};
+
+/// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.
+///
+/// # Errors
+/// A kernel without the types that it needs, or what [`crate::object::Object::load`] says.
+pub(crate) fn ledger_object() -> Result<(Object, Targets), WireError> {
+    Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP].concat()))
+}
 
 /// How frames are put on the wire.
 pub const ENGINE: &str = "sendmmsg + qdisc bypass";

@@ -6,6 +6,7 @@ mod capture_input;
 mod hostile;
 mod kernels;
 mod machine;
+mod matrix;
 mod processes;
 mod replay;
 mod report;

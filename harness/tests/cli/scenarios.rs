@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::{Lab, keepalive};
 
 /// A lab whose `pcaps` folder has the capture, and a scenario of that name and text.
-fn lab_with(name: &str, more: &str) -> Lab {
+pub fn lab_with(name: &str, more: &str) -> Lab {
     let lab = Lab::new();
     std::fs::create_dir(lab.path().join("pcaps")).unwrap();
     std::fs::copy(keepalive(), lab.path().join("pcaps/http-keepalive.pcap")).unwrap();
@@ -14,7 +14,7 @@ fn lab_with(name: &str, more: &str) -> Lab {
 }
 
 /// Adds a scenario in lockstep mode of two packets (ARP), with its snapshot.
-fn add(lab: &Lab, name: &str, more: &str) {
+pub fn add(lab: &Lab, name: &str, more: &str) {
     let text = format!(
         "purpose = \"an address is asked for\"\nmodes = [\"lockstep\"]\n{more}\n[traffic]\ncapture = \"http-keepalive.pcap\"\nlimit = 2\n"
     );

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use aya::maps::MapType;
 
-use super::{Answer, Version, machine, run};
+use super::{Answer, Build, Version, machine, run};
 
 /// When a feature came, and whether a newer kernel may still be without it.
 #[derive(Clone, Copy, Debug)]
@@ -261,12 +261,19 @@ impl Feature {
     }
 
     /// What is wrong if this feature is missing on `kernel`: a declaration that does not hold, and so a failure rather
-    /// than a reason to skip. Nothing if the kernel is older than the feature or may have been built without it.
+    /// than a reason to skip. Nothing if the kernel is older than the feature, or was or may have been built without it.
     #[must_use]
-    pub fn contradiction(&self, kernel: &Version) -> Option<String> {
-        let since = self.since.filter(|_| self.config.is_none())?;
-        (kernel.against(&since.version) != Ordering::Less)
-            .then(|| format!("declared since {} ({}), missing on {kernel}", since.version, since.commit))
+    pub fn contradiction(&self, kernel: &Version, build: Build<'_>) -> Option<String> {
+        let since = self.since.filter(|since| kernel.against(&since.version) != Ordering::Less)?;
+        let missing = format!("declared since {} ({}), missing on {kernel}", since.version, since.commit);
+        match (self.config, build) {
+            (None, _) => Some(missing),
+            (Some(_), Build::Unknown) => None,
+            (Some(_), Build::Listed(lacks)) if lacks.contains_key(self.name) => None,
+            (Some(config), Build::Listed(_)) => Some(format!(
+                "{missing}; {config} decides about it, and the list of kernels does not say that this one `lacks` it"
+            )),
+        }
     }
 
     /// What is remarkable if this feature is there on `kernel`: nothing, unless the kernel is older than the feature.

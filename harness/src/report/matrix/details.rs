@@ -193,16 +193,34 @@ pub fn costs<'a>(grid: &Grid<'a>) -> Vec<CostRow<'a>> {
                     rows.push(CostRow { object, program, cells: vec![None; grid.columns.len()] });
                     rows.len() - 1
                 });
-            let rose = kernel.run.cost_rises.iter().any(|rise| names(rise, program));
+            let name = format!("{object}/{program}");
+            let rose = kernel.run.cost_rises.iter().any(|rise| names(rise, &name));
             rows[place].cells[column] = Some((cost, rose));
         }
     }
     rows
 }
 
-/// Whether `sentence` has `program` as a word of its own.
+/// Programs that were not measured on some kernels: the name, and each reason with its kernels, by column.
+#[must_use]
+pub fn not_measured<'a>(rows: &[CostRow<'a>]) -> Vec<(String, &'a str, Vec<usize>)> {
+    let mut all: Vec<(String, &str, Vec<usize>)> = Vec::new();
+    for row in rows {
+        let name = super::text::line(&format!("{}/{}", row.object, row.program));
+        for (column, cell) in row.cells.iter().enumerate() {
+            let Some((ProgramCost { reason: Some(reason), .. }, _)) = cell else { continue };
+            match all.iter_mut().find(|(other, why, _)| *other == name && why == reason) {
+                Some((.., columns)) => columns.push(column),
+                None => all.push((name.clone(), reason, vec![column])),
+            }
+        }
+    }
+    all
+}
+
+/// Whether `sentence` is about `program`.
 fn names(sentence: &str, program: &str) -> bool {
-    sentence.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == program)
+    sentence.strip_prefix(program).is_some_and(|rest| rest.starts_with(' '))
 }
 
 #[cfg(test)]
@@ -273,5 +291,19 @@ mod tests {
             costs.iter().map(|row| row.cells.iter().map(|cell| cell.map(|(_, rose)| rose)).collect()).collect();
         assert_eq!(rose, [[None, Some(false), Some(true)], [None, None, Some(false)]]);
         assert!(!names("flows_xdp2 rose", "flows_xdp"));
+    }
+
+    #[test]
+    fn programs_that_were_not_measured_are_listed_by_reason() {
+        let mut matrix = sample::matrix();
+        for run in &mut matrix.kernels[1..] {
+            run.costs[0].reason = Some("no fentry".to_owned());
+        }
+        assert_eq!(
+            not_measured(&costs(&Grid::new(&matrix))),
+            [("flows/flows_xdp".to_owned(), "no fentry", vec![1, 2])]
+        );
+        let page = crate::report::matrix::html::render(&matrix);
+        assert!(page.contains("<td class=\"number\" title=\"no fentry\">not measured</td>"));
     }
 }

@@ -122,6 +122,7 @@ fn cost(object: &str, program: &str, instructions: u64) -> ProgramCost {
         instructions,
         stack_bytes: 208,
         load_us: 4_200,
+        reason: None,
     }
 }
 
@@ -141,7 +142,8 @@ pub fn make_hostile(matrix: &mut Matrix) {
     run.release = HOSTILE.to_owned();
     run.acceleration = HOSTILE.to_owned();
     run.cost_rises = vec![HOSTILE.to_owned()];
-    run.costs = vec![cost(HOSTILE, HOSTILE, 1)];
+    let refused = ProgramCost { reason: Some(HOSTILE.to_owned()), ..cost(HOSTILE, "refused", 0) };
+    run.costs = vec![cost(HOSTILE, HOSTILE, 1), refused];
     run.failures[0].message = HOSTILE.to_owned();
     run.failures[0].console = vec![HOSTILE.to_owned()];
     for record in &mut run.records {

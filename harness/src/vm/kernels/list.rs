@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::KernelError;
+use crate::kernel::probe::{FEATURES, Feature, Lacks};
 use crate::scenario::hint::{self, Complaint};
 
 /// The kernels that scenarios run on.
@@ -22,6 +23,9 @@ pub struct Kernel {
     pub name: String,
     /// Where it comes from.
     pub source: Source,
+    /// Features that it was built without, each with the reason: those that a build decides about and that it should
+    /// have by its release.
+    pub lacks: Lacks,
 }
 
 /// Where a kernel comes from.
@@ -76,6 +80,8 @@ struct Entry {
     image: Option<Image>,
     upstream: Option<String>,
     running: Option<bool>,
+    #[serde(default)]
+    lacks: Lacks,
 }
 
 #[derive(Deserialize)]
@@ -163,13 +169,31 @@ impl Entry {
         let upstream = self.upstream.map(upstream).transpose()?;
         let mut sources = [debian, image, upstream, running].into_iter().flatten();
         match (sources.next(), sources.next()) {
-            (Some(source), None) => Ok(Kernel { name: self.name, source }),
+            (Some(source), None) => Ok(Kernel { name: self.name, source, lacks: check_lacks(self.lacks)? }),
             (found, _) => {
                 let many = if found.is_some() { "several sources" } else { "no source" };
                 Err(format!("`{}` has {many}: it needs one of `debian`, `image`, `upstream`, `running`", self.name))
             }
         }
     }
+}
+
+/// What a list says that a kernel lacks: a feature that a build can leave out, and why this one does.
+fn check_lacks(lacks: Lacks) -> Result<Lacks, String> {
+    for (name, why) in &lacks {
+        let Some(feature) = Feature::named(name) else {
+            let near = hint::closest(name, FEATURES.iter().map(|feature| feature.name));
+            let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            return Err(format!("`lacks` names an unknown feature `{name}`{near}"));
+        };
+        if feature.since.is_none() || feature.config.is_none() {
+            return Err(format!("`lacks` names `{name}`, which no build of a kernel decides about"));
+        }
+        if why.trim().is_empty() {
+            return Err(format!("`lacks` gives no reason why `{name}` is left out"));
+        }
+    }
+    Ok(lacks)
 }
 
 impl Debian {
@@ -278,6 +302,10 @@ mod tests {
     #[case::no_suite("name = \"a\"\ndebian = { suites = [], package = \"x\" }", "`suites` names no suite")]
     #[case::bad_suite("name = \"a\"\ndebian = { suites = [\"a b\"], package = \"x\" }", "`a b` is not a suite")]
     #[case::option("name = \"a\"\ndebian = { suites = [\"a\"], package = \"-o=x\" }", "`-o` is neither")]
+    #[case::unknown_lack("name = \"a\"\nrunning = true\nlacks = { tcxx = \"x\" }", "`tcxx`; did you mean `tcx`?")]
+    #[case::no_lack("name = \"a\"\nrunning = true\nlacks = { arena = \" \" }", "no reason why `arena`")]
+    #[case::not_built("name = \"a\"\nrunning = true\nlacks = { drop-reasons = \"x\" }", "no build of a kernel")]
+    #[case::not_the_kernels("name = \"a\"\nrunning = true\nlacks = { root = \"x\" }", "no build of a kernel")]
     #[case::bad_tag("name = \"a\"\nupstream = \"6.14\"", "`6.14` is not a tag")]
     fn what_does_not_fit_is_said_with_the_place(#[case] entry: &str, #[case] message: &str) {
         let error = parse(&format!("[[kernel]]\n{entry}\n")).unwrap_err();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::compare::side_by_side;
 use super::{Page, class, heading};
-use crate::record::{Matrix, Outcome};
+use crate::record::{Matrix, Outcome, ProgramCost};
 use crate::report::matrix::details::{self, Difference, Finding};
 use crate::report::matrix::grid::Grid;
 use crate::report::matrix::text::{count, escape, line, plain};
@@ -238,6 +238,9 @@ fn costs(page: &mut Page<'_>) {
             format!("<tr><th scope=\"row\">{}/{}</th>", escape(&line(row.object)), escape(&line(row.program)));
         for cell in &row.cells {
             let _ = match cell {
+                Some((ProgramCost { reason: Some(reason), .. }, _)) => {
+                    write!(html, "<td class=\"number\" title=\"{}\">not measured</td>", escape(&line(reason)))
+                }
                 Some((cost, rose)) => {
                     let (class, sign) = if *rose { (" rose", "^ ") } else { ("", "") };
                     let (instructions, stack) = (cost.instructions, cost.stack_bytes);

@@ -115,7 +115,10 @@ pub fn costs(page: &mut Page, grid: &Grid<'_>) {
             let name = cut(&line(&format!("{}/{}", row.object, row.program)), LONG_NAMES);
             let cells = row.cells.iter().map(|cell| match cell {
                 Some((cost, rose)) => {
-                    let text = format!("{} / {}", cost.instructions, cost.stack_bytes);
+                    let text = match cost.reason {
+                        Some(_) => "not measured".to_owned(),
+                        None => format!("{} / {}", cost.instructions, cost.stack_bytes),
+                    };
                     if *rose { page.bad().apply_to(format!("^{text}")).to_string() } else { text }
                 }
                 None => "-".to_owned(),
@@ -123,6 +126,9 @@ pub fn costs(page: &mut Page, grid: &Grid<'_>) {
             rows.push(std::iter::once(name).chain(cells).collect());
         }
         page.table(&rows);
+        for (program, reason, columns) in details::not_measured(&all) {
+            page.line(format!("  {program} not measured on {}: {}", names(grid, &columns), line(reason)));
+        }
     }
     for column in &grid.columns {
         for rise in &column.run.cost_rises {

@@ -6,6 +6,7 @@ use super::super::cache::{Cache, State};
 use super::super::entry::{Entry, Origin};
 use super::super::{Image, Kernel, KernelList, Source, Step};
 use super::repository::{Contents, Repository, kernel, names};
+use crate::kernel::probe::Lacks;
 
 /// The kernel, and the steps that getting it took, by a word for each.
 fn steps(cache: &Cache, kernel: &Kernel, mirror: Option<&str>) -> (Image, Vec<&'static str>) {
@@ -204,7 +205,11 @@ fn an_upstream_release_is_what_virtme_ng_finished() {
     fs::set_permissions(tools.join("vng"), mode).unwrap();
     let mut cache = repository.cache();
     cache.host.path = Some(format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", tools.display()));
-    let wanted = Kernel { name: "up".to_owned(), source: Source::Upstream { version: "v5.4.9".to_owned() } };
+    let wanted = Kernel {
+        name: "up".to_owned(),
+        source: Source::Upstream { version: "v5.4.9".to_owned() },
+        lacks: Lacks::new(),
+    };
 
     fs::write(repository.path("fail"), "").unwrap();
     let error = cache.ensure(&wanted, None, &mut |_| {}).unwrap_err().to_string();

@@ -8,6 +8,7 @@ use super::super::bzimage::image_of;
 use super::super::cache::Cache;
 use super::super::entry::sha256;
 use super::super::{Host, Kernel, Source};
+use crate::kernel::probe::Lacks;
 
 /// The suite of all tests.
 pub const SUITE: &str = "trial";
@@ -159,7 +160,7 @@ pub fn kernel(package: &str) -> Kernel {
 /// A kernel of any suite.
 pub fn debian(suite: &str, package: &str) -> Kernel {
     let source = Source::Debian { suites: vec![suite.to_owned()], package: package.to_owned() };
-    Kernel { name: "k".to_owned(), source }
+    Kernel { name: "k".to_owned(), source, lacks: Lacks::new() }
 }
 
 /// Names of what is in a folder; nothing if there is none.
