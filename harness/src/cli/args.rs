@@ -172,6 +172,15 @@ pub struct RunArgs {
     /// Print only failures and the summary.
     #[arg(short, long)]
     pub quiet: bool,
+    /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
+    #[arg(long)]
+    pub watch: bool,
+    /// Run on this kernel of the list instead of the running one, in a guest; may be repeated, `all` is the whole list.
+    #[arg(short, long, value_name = "NAME")]
+    pub kernel: Vec<String>,
+    /// What guests are and how they run.
+    #[command(flatten)]
+    pub guests: GuestOptions,
 }
 
 /// `bpflab matrix`.
@@ -227,13 +236,14 @@ pub struct CostOptions {
 
 /// How guests run.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Guests")]
 pub struct GuestOptions {
     /// File that lists the kernels.
     #[arg(long, default_value = KERNELS, value_name = "FILE")]
     pub kernels: PathBuf,
-    /// What runs the guests.
-    #[arg(long, value_enum, default_value_t)]
-    pub runner: Runner,
+    /// What runs the guests: by default `vng` for a matrix, `fast` for single kernels of `bpflab run`.
+    #[arg(long, value_enum)]
+    pub runner: Option<Runner>,
     /// Guests side by side; as many as there are processors if left out.
     #[arg(short, long, value_name = "NUMBER")]
     pub jobs: Option<NonZero<usize>>,

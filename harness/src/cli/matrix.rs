@@ -4,22 +4,25 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{CostOptions, GuestOptions, MatrixArgs};
+use super::args::{CostOptions, GuestOptions, MatrixArgs, RunArgs};
 use super::display::MatrixProgress;
+use super::report::ExitOn;
 use super::{Exit, Failure, KernelProgress, chain, kernels, report, run};
 use crate::cost::Figures;
 use crate::kernel::probe::Version;
 use crate::record::Matrix;
 use crate::report::matrix::{problems_of, terminal};
-use crate::scenario::trial::Trial;
+use crate::run::RunError;
+use crate::scenario::trial::{Trial, TrialName};
 use crate::vm::coverage::{self, Release};
 use crate::vm::kernels::{Cache, Kernel, KernelList, lab_cache};
 use crate::vm::kvm::{self, Acceleration};
 use crate::vm::matrix::{self, Options, Target};
-use crate::vm::protocol::TrialName;
-use crate::vm::runner::{Needs, Setting};
+use crate::vm::runner::{Needs, Runner, Setting};
 use crate::vm::supervise::Limits;
 
+/// Stands for all kernels of the list.
+const ALL: &str = "all";
 /// Emulated guests boot in 5 s on an idle machine; a busy one may take many times as long.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// From a guest's last message to the end of its processes.
@@ -34,7 +37,16 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     // A file that is wrong must not be found out after ten minutes.
     let figures = Figures::read(&args.costs.cost_figures).map_err(|error| Failure::invalid(&error))?;
     let costs = wants_costs(args);
-    let (mut matrix, unreached) = on_kernels(&trials, args, costs)?;
+    let job = Job {
+        trials: &trials,
+        scenarios: &args.scenarios,
+        kernels: &args.kernel,
+        guests: &args.guests,
+        runner: args.guests.runner.unwrap_or(Runner::Vng),
+        costs,
+        quiet: args.quiet,
+    };
+    let (mut matrix, unreached) = job.run()?;
     if costs {
         judge_costs(&mut matrix, figures, &args.costs)?;
     }
@@ -46,6 +58,30 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     report::write_outputs(&matrix, &args.outputs)?;
     report::print(&terminal::render(&matrix, report::layout(args.fold)));
     Ok(report::exit(&matrix, &args.exit_on))
+}
+
+/// Runs `trials` on the kernels that `bpflab run` was given, and prints their page.
+pub fn inner_loop(trials: &[Trial], args: &RunArgs) -> Result<Exit, Failure> {
+    let whole = args.kernel.iter().any(|name| name == ALL);
+    let job = Job {
+        trials,
+        scenarios: &args.scenarios,
+        kernels: if whole { &[] } else { &args.kernel },
+        guests: &args.guests,
+        runner: args.guests.runner.unwrap_or(Runner::Fast),
+        costs: false,
+        quiet: args.quiet,
+    };
+    let (matrix, _) = job.run()?;
+    if let Some(file) = &args.output {
+        let records = matrix.kernels.iter().flat_map(|run| &run.records);
+        let lines: String =
+            records.filter_map(|record| serde_json::to_string(record).ok()).map(|line| line + "\n").collect();
+        let failed = |source| RunError::Artefact { path: file.clone(), source };
+        std::fs::write(file, lines).map_err(|source| Failure::invalid(&failed(source)))?;
+    }
+    report::print(&terminal::render(&matrix, report::layout(args.quiet)));
+    Ok(report::exit(&matrix, &ExitOn::default()))
 }
 
 /// Whether verifier cost is measured: where it is asked for, or all scenarios run and there is something to hold it
@@ -90,8 +126,9 @@ fn problems(matrix: &Matrix, unreached: Vec<(String, String)>) -> Vec<String> {
 ///
 /// # Errors
 /// There is no other trial: nothing is worth a guest.
-fn unreached(trials: &[Trial], targets: &[Target], args: &MatrixArgs) -> Result<Vec<(String, String)>, Failure> {
-    if !args.kernel.is_empty() {
+fn unreached(job: &Job<'_>, targets: &[Target]) -> Result<Vec<(String, String)>, Failure> {
+    let trials = job.trials;
+    if !job.kernels.is_empty() {
         return Ok(Vec::new());
     }
     let release = |target: &Target| {
@@ -104,7 +141,7 @@ fn unreached(trials: &[Trial], targets: &[Target], args: &MatrixArgs) -> Result<
     if unreached.len() == trials.len() {
         return Err(Failure { exit: Exit::Failed, message: sentences.join("\n") });
     }
-    if !args.quiet {
+    if !job.quiet {
         for note in coverage::idle(trials, &releases) {
             eprintln!("bpflab: note: {note}");
         }
@@ -115,25 +152,70 @@ fn unreached(trials: &[Trial], targets: &[Target], args: &MatrixArgs) -> Result<
     Ok(unreached)
 }
 
-/// Fetches the kernels, starts the guests, waits for all records.
-///
-/// Gives the trials that were known to run on no kernel, too.
-fn on_kernels(trials: &[Trial], args: &MatrixArgs, costs: bool) -> Result<(Matrix, Vec<(String, String)>), Failure> {
-    let (guests, quiet) = (&args.guests, args.quiet);
-    let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
-    let chosen = list.select(&args.kernel).map_err(|error| kernels::failure(&error))?;
-    guests.runner.check().map_err(|error| Failure::unavailable(&error))?;
-    let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-    let options = Options { costs, ..options(&args.scenarios, trials, guests)? };
-    let targets: Vec<Target> = chosen.into_iter().map(|kernel| target(kernel, &cache, guests, quiet)).collect();
-    let unreached = unreached(trials, &targets, args)?;
-    let names: Vec<TrialName> =
-        trials.iter().map(|trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode }).collect();
-    let progress = MatrixProgress::new(quiet, trials.len());
-    let stop = super::signals::stop_flag();
-    let matrix = matrix::run(&targets, &names, &options, stop, &|kernel, step| progress.step(kernel, &step));
-    progress.finish();
-    Ok((matrix, unreached))
+/// What is to be run, and where.
+struct Job<'a> {
+    trials: &'a [Trial],
+    scenarios: &'a Path,
+    /// Names of kernels; the whole list if there are none.
+    kernels: &'a [String],
+    guests: &'a GuestOptions,
+    runner: Runner,
+    costs: bool,
+    quiet: bool,
+}
+
+impl Job<'_> {
+    /// Fetches the kernels, starts the guests, waits for all records.
+    ///
+    /// Gives the trials that were known to run on no kernel, too.
+    fn run(&self) -> Result<(Matrix, Vec<(String, String)>), Failure> {
+        let guests = self.guests;
+        let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
+        let chosen = list.select(self.kernels).map_err(|error| kernels::failure(&error))?;
+        self.runner.check().map_err(|error| Failure::unavailable(&error))?;
+        let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
+        let targets: Vec<Target> =
+            chosen.into_iter().map(|kernel| target(kernel, &cache, guests, self.quiet)).collect();
+        let unreached = unreached(self, &targets)?;
+        let options = self.options()?;
+        let name = |trial: &Trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode };
+        let names: Vec<TrialName> = self.trials.iter().map(name).collect();
+        let progress = MatrixProgress::new(self.quiet, names.len());
+        let stop = super::signals::stop_flag();
+        let matrix = matrix::run(&targets, &names, &options, stop, &|kernel, step| progress.step(kernel, &step));
+        progress.finish();
+        Ok((matrix, unreached))
+    }
+
+    fn options(&self) -> Result<Options, Failure> {
+        let unavailable = |error: &dyn std::error::Error| Failure::unavailable(error);
+        let guests = self.guests;
+        let binary = std::env::current_exe().map_err(|error| unavailable(&error))?;
+        let scenarios = self.scenarios.canonicalize().map_err(|error| unavailable(&error))?;
+        let cache = lab_cache().map_err(|error| kernels::failure(&error))?;
+        let folder = PathBuf::from(super::RUNS).join(format!("matrix-{}", std::process::id()));
+        let acceleration = self.acceleration(&cache)?;
+        let mut setting = Setting { memory_mib: guests.memory, acceleration, binary, scenarios, cache, payload: None };
+        let needs = Needs::of(self.trials);
+        self.runner.prepare(&mut setting, &needs, &folder).map_err(|error| unavailable(&error))?;
+        Ok(Options {
+            runner: self.runner,
+            jobs: guests.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get),
+            setting,
+            limits: Limits { boot: BOOT_LIMIT, silence: Duration::from_secs(guests.timeout), exit: EXIT_LIMIT },
+            costs: self.costs,
+            folder,
+            mishap: guests.mishap,
+        })
+    }
+
+    fn acceleration(&self, cache: &Path) -> Result<Acceleration, Failure> {
+        if self.guests.no_kvm {
+            return Ok(Acceleration::Emulation("--no-kvm".to_owned()));
+        }
+        let qemu = self.runner.tool("qemu-system-x86_64").map_err(|error| Failure::unavailable(&error))?;
+        Ok(kvm::acceleration(cache, &qemu))
+    }
 }
 
 /// A kernel that cannot be had is a failure of its own and keeps no other from running.
@@ -148,31 +230,4 @@ fn target(kernel: &Kernel, cache: &Cache, guests: &GuestOptions, quiet: bool) ->
         progress.finish();
     }
     Target { name: kernel.name.clone(), lacks: kernel.lacks.clone(), image: image.map_err(|error| chain(&error)) }
-}
-
-fn options(scenarios: &Path, trials: &[Trial], guests: &GuestOptions) -> Result<Options, Failure> {
-    let binary = std::env::current_exe().map_err(|error| Failure::unavailable(&error))?;
-    let scenarios = scenarios.canonicalize().map_err(|error| Failure::unavailable(&error))?;
-    let cache = lab_cache().map_err(|error| kernels::failure(&error))?;
-    let folder = PathBuf::from(super::RUNS).join(format!("matrix-{}", std::process::id()));
-    let acceleration = acceleration(guests, &cache)?;
-    let mut setting = Setting { memory_mib: guests.memory, acceleration, binary, scenarios, cache, payload: None };
-    guests.runner.prepare(&mut setting, &Needs::of(trials), &folder).map_err(|error| Failure::unavailable(&error))?;
-    Ok(Options {
-        runner: guests.runner,
-        jobs: guests.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get),
-        setting,
-        limits: Limits { boot: BOOT_LIMIT, silence: Duration::from_secs(guests.timeout), exit: EXIT_LIMIT },
-        costs: false,
-        folder,
-        mishap: guests.mishap,
-    })
-}
-
-fn acceleration(guests: &GuestOptions, cache: &Path) -> Result<Acceleration, Failure> {
-    if guests.no_kvm {
-        return Ok(Acceleration::Emulation("--no-kvm".to_owned()));
-    }
-    let qemu = guests.runner.tool("qemu-system-x86_64").map_err(|error| Failure::unavailable(&error))?;
-    Ok(kvm::acceleration(cache, &qemu))
 }

@@ -14,6 +14,7 @@ mod replay;
 pub mod report;
 mod run;
 mod signals;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use console::Style;
 
 use super::args::{ListArgs, RunArgs, SCENARIOS};
-use super::{Exit, Failure};
+use super::{Exit, Failure, matrix, watch};
 use crate::record::{Outcome, Record};
 use crate::run::RunError;
 use crate::scenario::judge::judge;
@@ -52,11 +52,24 @@ pub fn nothing(folder: &Path, pattern: Option<&str>, mode: Option<Mode>) -> Exit
     Exit::Nothing
 }
 
-/// Runs the selected scenarios and prints one line each, with a diff for each that fails.
+/// Runs the selected scenarios and prints one line each, with a diff for each that fails; again and again if that is
+/// wanted.
 pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    if !args.watch {
+        return once(args);
+    }
+    // Scenarios find other captures beside their folder.
+    let captures = args.scenarios.join("../pcaps");
+    watch::watch(&[args.scenarios.clone(), captures, args.guests.kernels.clone()], || once(args))
+}
+
+fn once(args: &RunArgs) -> Result<Exit, Failure> {
     let trials = selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
     if trials.is_empty() {
         return Ok(nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
+    }
+    if !args.kernel.is_empty() {
+        return matrix::inner_loop(&trials, args);
     }
     let mut output = args.output.as_ref().map(std::fs::File::create).transpose().map_err(|source| {
         let path = args.output.clone().unwrap_or_default();

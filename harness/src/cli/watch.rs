@@ -35,7 +35,8 @@ struct Checkout {
 pub fn watch(folders: &[PathBuf], mut round: impl FnMut() -> Result<Exit, Failure>) -> Result<Exit, Failure> {
     let binary = std::env::current_exe().map_err(|error| Failure::unavailable(&error))?;
     let checkout = Checkout::of(&binary);
-    let sources: Vec<PathBuf> = checkout.iter().flat_map(|checkout| SOURCES.map(|path| checkout.root.join(path))).collect();
+    let sources: Vec<PathBuf> =
+        checkout.iter().flat_map(|checkout| SOURCES.map(|path| checkout.root.join(path))).collect();
     let mut exit = round()?;
     let mut known = Known::of(folders, &sources, &binary);
     eprintln!("bpflab: watching {}; ^C ends it", listed(folders.iter().chain(&sources)));

@@ -32,9 +32,6 @@ pub enum GuestError {
     /// A message could not be written.
     #[error("cannot write a message")]
     Write(#[from] std::io::Error),
-    /// The scenarios cannot be read.
-    #[error(transparent)]
-    Scenarios(#[from] crate::scenario::ScenarioError),
 }
 
 /// Runs the trials of the request in file `path` and writes messages to `out`.
