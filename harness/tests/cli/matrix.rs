@@ -122,6 +122,10 @@ fn a_kernel_that_cannot_be_had_is_a_lab_failure_with_all_its_trials() {
     let ended = matrix(&lab, &["--accept-costs"]).exits(69);
     ended.complains(&["no cost was measured on 6.19: its figures stay as they are"]);
     assert!(lab.read("vm/costs.toml").ends_with("flows_xdp = { instructions = 1, stack_bytes = 2 }\n"));
+    // Figures that cannot be written take no result with them.
+    let args = ["--accept-costs", "--cost-figures", "no/costs.toml", "--output", "kept.json"];
+    matrix(&lab, &args).exits(2).complains(&["cannot write the figures of verifier cost no/costs.toml"]);
+    assert!(lab.path().join("kept.json").exists());
 }
 
 /// The oldest kernel of the repository's list, called `old`, as an entry for a list; if it is in the cache.
