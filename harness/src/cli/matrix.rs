@@ -47,9 +47,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
         quiet: args.quiet,
     };
     let (mut matrix, unreached) = job.run()?;
-    if costs {
-        judge_costs(&mut matrix, figures, &args.costs)?;
-    }
+    let accepted = if costs { judge_costs(&mut matrix, figures, &args.costs) } else { Ok(()) };
     // Only a whole list can tell that a scenario runs nowhere.
     if args.kernel.is_empty() {
         matrix.problems = problems(&matrix, unreached);
@@ -57,6 +55,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     // Files first: a terminal that went away takes nothing with it.
     report::write_outputs(&matrix, &args.outputs)?;
     report::print(&terminal::render(&matrix, report::layout(args.fold)));
+    accepted?;
     Ok(report::exit(&matrix, &args.exit_on))
 }
 

@@ -1,11 +1,13 @@
 //! `bpflab matrix`: what it refuses before any guest is started, and what it makes of guests that fail.
 //!
-//! Tests with a guest need what `ci/setup` installs, and the oldest kernel of the list in the cache; where one is not
-//! there they say so on standard error, past the capture of passing tests' output.
+//! Tests with a guest need what `ci/setup` installs, and a kernel of the list in the cache; where something is not
+//! there they say so on standard error, past the capture of passing tests' output. With `BPFLAB_GUESTS=required`, which
+//! `ci/test` sets, they fail.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use bpflab::vm::runner::Runner;
 use serde_json::Value;
 
 use crate::scenarios::{add, lab_with};
@@ -33,12 +35,17 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// What guests need and this machine lacks; said aloud, since the test then shows nothing.
+/// Says aloud what `test` lacks, since it then shows nothing.
+fn unsupported(test: &str, lack: &str) {
+    assert!(std::env::var_os("BPFLAB_GUESTS").is_none_or(|guests| guests != "required"), "{test}: {lack}");
+    let _ = writeln!(std::io::stderr(), "unsupported: {test}: {lack}");
+}
+
+/// What guests need and this machine lacks.
 fn guests_lack(test: &str) -> Option<String> {
-    let vng = bpflab::vm::runner::Runner::Vng;
-    let lack = vng.check().err().map(|error| error.to_string());
+    let lack = Runner::Vng.check().and_then(|()| Runner::Fast.check()).err().map(|error| error.to_string());
     if let Some(lack) = &lack {
-        let _ = writeln!(std::io::stderr(), "unsupported: {test}: {lack}");
+        unsupported(test, lack);
     }
     lack
 }
@@ -122,9 +129,13 @@ fn a_kernel_that_cannot_be_had_is_a_lab_failure_with_all_its_trials() {
     let ended = matrix(&lab, &["--accept-costs"]).exits(69);
     ended.complains(&["no cost was measured on 6.19: its figures stay as they are"]);
     assert!(lab.read("vm/costs.toml").ends_with("flows_xdp = { instructions = 1, stack_bytes = 2 }\n"));
+    // Figures that cannot be written take no result with them.
+    let args = ["--accept-costs", "--cost-figures", "no/costs.toml", "--output", "kept.json"];
+    matrix(&lab, &args).exits(2).complains(&["cannot write the figures of verifier cost no/costs.toml"]);
+    assert!(lab.path().join("kept.json").exists());
 }
 
-/// The oldest kernel of the repository's list, called `old`, as an entry for a list; if it is in the cache.
+/// The oldest kernel of the repository's list that is in the cache, called `old`, as an entry for a list.
 fn oldest_kernel(test: &str) -> Option<String> {
     if guests_lack(test).is_some() {
         return None;
@@ -137,15 +148,15 @@ fn oldest_kernel(test: &str) -> Option<String> {
         "--kernels".as_ref(),
         list.as_os_str(),
     ]);
-    let first = &rows.passed().json()["kernels"][0];
-    let name = first["name"].as_str().unwrap();
-    if first["state"] != "cached" {
-        let why = format!("kernel {name} is not in the cache: `bpflab kernels fetch {name}`");
-        let _ = writeln!(std::io::stderr(), "unsupported: {test}: {why}");
+    let rows = rows.passed().json();
+    let rows = rows["kernels"].as_array().unwrap();
+    let Some(index) = rows.iter().position(|row| row["state"] == "cached") else {
+        unsupported(test, "no kernel is in the cache: `bpflab kernels fetch`");
         return None;
-    }
+    };
+    let name = rows[index]["name"].as_str().unwrap();
     let text = std::fs::read_to_string(list).unwrap();
-    let entry = text.split("[[kernel]]").nth(1).unwrap().trim_end();
+    let entry = text.split("[[kernel]]").nth(index + 1).unwrap().trim_end();
     Some(format!("[[kernel]]{}\n", entry.replacen(&format!("\"{name}\""), "\"old\"", 1)))
 }
 
@@ -214,4 +225,75 @@ fn costs_are_measured_accepted_and_held_against_their_figures_and_lacks_against_
     let line =
         format!("flows_xdp = {{ instructions = {}, stack_bytes = {} }}", xdp["instructions"], xdp["stack_bytes"]);
     assert!(lab.read("vm/costs.toml").contains(&line), "{}", lab.read("vm/costs.toml"));
+}
+
+/// The records of a result, without what they took.
+fn timeless(page: &Value) -> Vec<Value> {
+    let mut records = page["kernels"][0]["records"].as_array().unwrap().clone();
+    for record in &mut records {
+        record["duration_ms"] = Value::Null;
+        // Latencies and rates; what is the same each time is in the snapshot.
+        record["document"] = Value::Bool(record["document"].is_object());
+    }
+    records
+}
+
+#[test]
+fn both_runners_give_the_same_records() {
+    let test = "both_runners_give_the_same_records";
+    let Some(entry) = oldest_kernel(test) else { return };
+    let lab = lab_with("arp/asked", FLOWS_ALONE);
+    // One that passes, one that cannot run, one that fails for want of a snapshot, in both modes.
+    add(&lab, "arp/later", &format!("requires = [\"kernel >=99\"]\n{FLOWS_ALONE}"));
+    add(&lab, "arp/unseen", FLOWS_ALONE);
+    let both = lab.read("scenarios/arp/unseen.toml").replace("[\"lockstep\"]", "[\"lockstep\", \"wire\"]");
+    lab.write("scenarios/arp/unseen.toml", both);
+    std::fs::remove_file(lab.path().join("scenarios/arp/unseen.snap")).unwrap();
+    lab.write("vm/kernels.toml", entry);
+    let records = ["vng", "fast"].map(|runner| {
+        let page = format!("{runner}.json");
+        lab.bpflab(["matrix", "--kernel", "old", "--runner", runner, "--output", &page]).exits(1);
+        let page: Value = serde_json::from_str(&lab.read(&page)).unwrap();
+        assert_eq!(page["kernels"][0]["runner"], runner);
+        timeless(&page)
+    });
+    let results: Vec<&str> = records[0].iter().map(|record| record["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["passed", "unsupported", "failed", "failed"]);
+    assert_eq!(records[0], records[1]);
+    // What a failed trial offered and saw comes back from both.
+    let runs = std::fs::read_dir(lab.path().join("reports/runs")).unwrap();
+    let artefacts = runs.map(|run| {
+        let folder = run.unwrap().path().join("old-1/artefacts/arp-unseen-lockstep");
+        let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        names
+    });
+    let artefacts: Vec<_> = artefacts.collect();
+    assert!(artefacts.len() == 2 && !artefacts[0].is_empty() && artefacts[0] == artefacts[1], "{artefacts:?}");
+}
+
+#[test]
+fn a_saved_guest_that_is_damaged_is_booted_anew() {
+    let Some(entry) = oldest_kernel("a_saved_guest_that_is_damaged_is_booted_anew") else { return };
+    let lab = lab_with("arp/asked", FLOWS_ALONE);
+    lab.write("vm/kernels.toml", entry);
+    // Kernels as they are in the cache, saved guests elsewhere.
+    let cache = lab.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    let kernels = bpflab::vm::kernels::lab_cache().unwrap().join("kernels");
+    std::os::unix::fs::symlink(kernels, cache.join("kernels")).unwrap();
+    let run = || {
+        let mut command = lab.command(["run", "arp/asked", "--kernel", "old", "--output", "records.jsonl"]);
+        Ended::from(command.env("BPFLAB_CACHE", &cache).output().unwrap())
+    };
+    run().passed();
+    let mut states = std::fs::read_dir(cache.join("guests")).unwrap().map(|entry| entry.unwrap().path().join("state"));
+    let state = states.find(|state| state.exists()).unwrap();
+    let whole = std::fs::metadata(&state).unwrap().len();
+    std::fs::File::options().write(true).open(&state).unwrap().set_len(whole / 2).unwrap();
+    // The one that could not be restored is told, and another one has done the work.
+    let ended = run().exits(69).says(&["guest did not boot", "1 passed"]);
+    assert!(ended.out.contains("1 guest failure"), "{}", ended.out);
+    assert_eq!(std::fs::metadata(&state).unwrap().len() / 2, whole / 2, "saved again");
+    run().passed();
 }
