@@ -117,32 +117,38 @@ impl Message {
 #[derive(Debug, Default)]
 pub struct Lines {
     pending: Vec<u8>,
+    /// Bytes of them that were given as messages.
+    taken: usize,
 }
 
 /// Bytes that a line may have: more is no message, and must not fill the memory.
 const LONGEST_LINE: usize = 64 << 20;
 
 impl Lines {
-    /// Takes in `bytes` and gives the messages that are complete.
-    ///
-    /// # Errors
-    /// A line that is no message, as a sentence.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Vec<Message>, String> {
+    /// Takes in `bytes`.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pending.drain(..std::mem::take(&mut self.taken));
         self.pending.extend_from_slice(bytes);
-        let mut messages = Vec::new();
-        let mut start = 0;
-        while let Some(length) = self.pending[start..].iter().position(|byte| *byte == b'\n') {
-            let line = &self.pending[start..start + length];
-            start += length + 1;
+    }
+}
+
+/// The messages that are complete; a line that is no message, as a sentence, in its place.
+impl Iterator for Lines {
+    type Item = Result<Message, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = &self.pending[self.taken..];
+            let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
+                let is_endless = rest.len() > LONGEST_LINE;
+                return is_endless.then(|| Err(format!("the guest wrote a line of more than {LONGEST_LINE} bytes")));
+            };
+            let line = &rest[..length];
+            self.taken += length + 1;
             if !line.iter().all(u8::is_ascii_whitespace) {
-                messages.push(serde_json::from_slice(line).map_err(|error| complaint(line, &error))?);
+                return Some(serde_json::from_slice(line).map_err(|error| complaint(line, &error)));
             }
         }
-        self.pending.drain(..start);
-        if self.pending.len() > LONGEST_LINE {
-            return Err(format!("the guest wrote a line of more than {LONGEST_LINE} bytes"));
-        }
-        Ok(messages)
     }
 }
 
@@ -164,16 +170,27 @@ mod tests {
         Message::Done { records: 1 }.write(&mut stream).unwrap();
         for cut in 0..stream.len() {
             let mut lines = Lines::default();
-            let mut seen = lines.take(&stream[..cut]).unwrap();
-            seen.extend(lines.take(&stream[cut..]).unwrap());
+            let mut seen = Vec::new();
+            for part in [&stream[..cut], &stream[cut..]] {
+                lines.push(part);
+                seen.extend(lines.by_ref().map(Result::unwrap));
+            }
             assert!(matches!(&seen[..], [Message::Started { .. }, Message::Done { records: 1 }]), "cut at {cut}");
         }
     }
 
     #[test]
     fn what_is_no_message_is_shown() {
-        let error = Lines::default().take(b"\x1b[0mlogin:\n").unwrap_err();
+        let read = |text: &[u8]| {
+            let mut lines = Lines::default();
+            lines.push(text);
+            lines.collect::<Vec<_>>()
+        };
+        let error = read(b"\x1b[0mlogin:\n")[0].clone().unwrap_err();
         assert!(error.contains("login:") && !error.contains('\x1b'), "{error}");
-        assert!(Lines::default().take(b"{\"message\":\"done\"}\n").unwrap_err().contains("records"));
+        assert!(read(b"{\"message\":\"done\"}\n")[0].as_ref().unwrap_err().contains("records"));
+        // What came before it, in the same breath, is a message all the same.
+        let both = read(b"{\"message\":\"done\",\"records\":1}\nlogin:\n");
+        assert!(matches!(&both[..], [Ok(Message::Done { records: 1 }), Err(_)]), "{both:?}");
     }
 }

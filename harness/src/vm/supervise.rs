@@ -190,7 +190,9 @@ impl Watch {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(format!("cannot read the guest's messages: {error}")),
             };
-            for message in self.lines.take(&self.buffer[..count])? {
+            self.lines.push(&self.buffer[..count]);
+            while let Some(message) = self.lines.next() {
+                let message = message?;
                 self.heard = Instant::now();
                 on(&message);
                 if self.hear(message)? {
