@@ -186,6 +186,37 @@ pub struct Tcp {
     pub kernel_transitions: Vec<Transition>,
 }
 
+/// Which part of the machine gave a packet up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropClass {
+    /// The verdict of an XDP or tc program.
+    Verdict,
+    /// A rule of the packet filter.
+    Netfilter,
+    /// A queueing discipline on the way out.
+    Qdisc,
+    /// A socket whose receive buffer, or the memory of its protocol, was full.
+    SocketBuffer,
+    /// Any other part of the kernel, or one that cannot be told.
+    #[default]
+    Other,
+}
+
+impl DropClass {
+    /// As in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verdict => "verdict",
+            Self::Netfilter => "netfilter",
+            Self::Qdisc => "qdisc",
+            Self::SocketBuffer => "socket_buffer",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// Packets dropped for one reason at one place, or by one verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drop {
@@ -193,12 +224,36 @@ pub struct Drop {
     pub by: String,
     /// The kernel's name of the reason (`NO_SOCKET`), or the verdict (`XDP_DROP`).
     pub reason: String,
+    /// Which part of the machine that was.
+    #[serde(default)]
+    pub class: DropClass,
     /// Function that gave the packet up, or program that decided.
     pub place: String,
     /// Host of the topology.
     pub host: String,
     /// `proto source > destination` of the packets.
     pub flow: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// ICMP errors that the device under test sent of its own, as they left it: rate limits and rules have had their say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpError {
+    /// `icmp` or `icmpv6`.
+    pub proto: String,
+    /// Type (RFC 792, RFC 4443).
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// What type and code mean: `port unreachable`.
+    pub meaning: String,
+    /// `proto source > destination` of the packet that the error quotes.
+    pub flow: String,
+    /// Reasons of the drops of that flow, the most frequent first; empty where `drops` has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped_for: Vec<String>,
     /// How many.
     pub packets: u64,
 }
@@ -390,6 +445,9 @@ pub struct Observation {
     pub tcp: Option<Tcp>,
     /// Drops by reason and place, most first.
     pub drops: Vec<Drop>,
+    /// ICMP errors sent in answer, by flow.
+    #[serde(default)]
+    pub icmp_errors: Vec<IcmpError>,
     /// Malformed packets by what is wrong; a packet may count more than once.
     pub malformed: BTreeMap<String, u64>,
     /// DNS transactions, in order of their first message.

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::observation::{Connection, Flow, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp};
+use crate::observation::{
+    Connection, DropClass, Flow, IcmpError, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp,
+};
 
 /// Ports from here on are numbered by appearance: the range Linux takes ephemeral ports from
 /// (`net.ipv4.ip_local_port_range`).
@@ -23,8 +25,8 @@ pub struct Rules {
 }
 
 /// Names the sections that [`Rules::omit`] may hold.
-pub const SECTIONS: [&str; 10] =
-    ["ledger", "hooks", "flows", "tcp", "drops", "malformed", "dns", "http", "tls", "latency"];
+pub const SECTIONS: [&str; 11] =
+    ["ledger", "hooks", "flows", "tcp", "drops", "icmp", "malformed", "dns", "http", "tls", "latency"];
 
 /// Renders `observation` under `rules`.
 #[must_use]
@@ -38,6 +40,7 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
             "flows" => observation.flows.iter().map(|flow| flow_line(flow, &mut names)).collect(),
             "tcp" => observation.tcp.as_ref().map_or_else(Vec::new, |tcp| tcp_lines(tcp, &mut names)),
             "drops" => drops(observation, &mut names),
+            "icmp" => observation.icmp_errors.iter().map(|error| icmp_line(error, &mut names)).collect(),
             "malformed" => observation.malformed.iter().map(|(kind, count)| format!("{kind}: {count}")).collect(),
             "dns" => dns(observation, &mut names),
             "http" => http(observation, &mut names),
@@ -235,11 +238,21 @@ fn drops(observation: &Observation, names: &mut Names) -> Vec<String> {
         // The kernel's function differs with inlining from one kernel to the next; the reason does not.
         .map(|drop| {
             let place = if drop.by == "kernel" { String::new() } else { format!(" by {}", drop.place) };
-            format!("{} on {}{place}: {} x {}", drop.reason, drop.host, names.flow(&drop.flow), drop.packets)
+            let class = match drop.class {
+                DropClass::Verdict | DropClass::Other => String::new(),
+                class => format!(" ({})", class.name()),
+            };
+            format!("{}{class} on {}{place}: {} x {}", drop.reason, drop.host, names.flow(&drop.flow), drop.packets)
         })
         .collect();
     lines.sort();
     lines
+}
+
+/// What an error was sent for is in the drops, by flow.
+fn icmp_line(error: &IcmpError, names: &mut Names) -> String {
+    let IcmpError { proto, kind, code, meaning, packets, .. } = error;
+    format!("{proto} {kind}/{code} ({meaning}) for {} x {packets}", names.flow(&error.flow))
 }
 
 fn dns(observation: &Observation, names: &mut Names) -> Vec<String> {

@@ -35,6 +35,7 @@ pub fn render(document: &Document, layout: Layout) -> String {
         tcp_section(&mut page, tcp);
     }
     drops(&mut page, document);
+    icmp(&mut page, &document.observation);
     malformed(&mut page, &document.observation);
     dns(&mut page, &document.observation);
     http(&mut page, &document.observation);
@@ -370,13 +371,35 @@ fn drops(page: &mut Page, document: &Document) {
                 drop.packets.to_string(),
                 drop.by.clone(),
                 drop.reason.clone(),
+                drop.class.name().replace('_', " "),
                 drop.place.clone(),
                 drop.host.clone(),
                 drop.flow.clone(),
             ]
         })
         .collect();
-    page.table(&["packets", "by", "reason", "place", "host", "flow"], &rows);
+    page.table(&["packets", "by", "reason", "class", "place", "host", "flow"], &rows);
+}
+
+fn icmp(page: &mut Page, observation: &Observation) {
+    if observation.icmp_errors.is_empty() {
+        return;
+    }
+    page.heading("ICMP errors", "sent by the device under test");
+    let rows: Vec<Vec<String>> = observation
+        .icmp_errors
+        .iter()
+        .map(|error| {
+            vec![
+                error.packets.to_string(),
+                format!("{} {}/{}", error.proto, error.kind, error.code),
+                error.meaning.clone(),
+                error.flow.clone(),
+                error.dropped_for.join(", "),
+            ]
+        })
+        .collect();
+    page.table(&["packets", "type/code", "meaning", "for flow", "dropped for"], &rows);
 }
 
 fn malformed(page: &mut Page, observation: &Observation) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::address::Prefix;
 use super::plan::{self, Interface, Kind};
@@ -58,6 +58,7 @@ impl Topology {
             check.routes(index, host);
             check.neighbours(index, host);
             check.sysctls(host);
+            check.local(index, host);
         }
         if check.problems.is_empty() { Ok(()) } else { Err(InvalidTopology { problems: check.problems }) }
     }
@@ -235,6 +236,26 @@ impl Check<'_> {
         for name in host.sysctls.keys().filter(|name| sysctl::path(name).is_none()) {
             let place = format!("host '{}', sysctl '{name}'", host.name);
             self.say(place, "is not one of a network namespace: those begin with 'net.'");
+        }
+    }
+
+    fn local(&mut self, index: usize, host: &HostSpec) {
+        if host.nftables.as_ref().is_some_and(|rules| rules.trim().is_empty()) {
+            self.say(format!("host '{}', nftables", host.name), "has no rule");
+        }
+        let mut seen = BTreeSet::new();
+        for socket in &host.sockets {
+            let place = format!("host '{}', socket {}", host.name, SocketAddr::new(socket.address, socket.port));
+            let interfaces = self.interfaces.iter().filter(|interface| interface.host == index);
+            if !interfaces.flat_map(|interface| &interface.addresses).any(|own| own.address == socket.address) {
+                self.say(&place, "is at no address of the host");
+            }
+            if socket.port == 0 {
+                self.say(&place, "port 0 is any port");
+            }
+            if !seen.insert((socket.address, socket.port)) {
+                self.say(&place, "is given twice");
+            }
         }
     }
 
