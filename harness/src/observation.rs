@@ -137,6 +137,63 @@ pub struct Connection {
     pub rtt_to_server: Rtt,
     /// As `rtt_to_server`, towards the client.
     pub rtt_to_client: Rtt,
+    /// Window that the client announced last, as it stands in the segment; none before its handshake is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_window: Option<u16>,
+    /// The server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_window: Option<u16>,
+}
+
+/// What the kernel says of one of its TCP sockets, as of the last time that it took in or sent a segment or changed its
+/// state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KernelSocket {
+    /// Host of the topology that owns the socket.
+    pub host: String,
+    /// Local address and port.
+    pub local: String,
+    /// Remote address and port.
+    pub remote: String,
+    /// State by the kernel's name without prefix (`ESTABLISHED`).
+    pub state: String,
+    /// Smoothed round-trip time (RFC 6298), µs; the kernel keeps it in eighths (`srtt_us`, include/linux/tcp.h).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srtt_us: Option<f64>,
+    /// Congestion window, segments.
+    pub cwnd: u64,
+    /// The largest that was seen.
+    pub cwnd_max: u64,
+    /// Receive window as of the last segment sent, bytes; none before the handshake is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_window: Option<u64>,
+    /// Shift of that window in the segment (RFC 7323).
+    pub window_scale: u8,
+    /// Segments sent again (`tcpi_total_retrans`).
+    pub retransmissions: u64,
+    /// How often the kernel told of one (`tcp:tcp_retransmit_skb`).
+    pub retransmit_events: u64,
+    /// RSTs that ended it.
+    pub resets_received: u64,
+    /// RSTs that it sent in answer.
+    pub resets_sent: u64,
+}
+
+/// A property of a connection in which the path's view and a socket's differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    /// Host of the topology that owns the socket.
+    pub host: String,
+    /// Its local address and port.
+    pub local: String,
+    /// Its remote address and port.
+    pub remote: String,
+    /// `state`, `retransmissions`, `receive window`, `round trip`.
+    pub property: String,
+    /// What an observer on the path concludes.
+    pub wire: String,
+    /// What the kernel says.
+    pub kernel: String,
 }
 
 /// A change of a kernel socket's state.
@@ -184,6 +241,12 @@ pub struct Tcp {
     /// The kernel's own sockets (wire mode), in the order of events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernel_transitions: Vec<Transition>,
+    /// What the kernel says of its sockets; empty unless `sockets` ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_sockets: Vec<KernelSocket>,
+    /// Where that and the path's view differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
 }
 
 /// Which part of the machine gave a packet up.

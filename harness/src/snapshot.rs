@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::observation::{
-    Connection, DropClass, Flow, IcmpError, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp,
+    Connection, Disagreement, DropClass, Flow, IcmpError, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp,
 };
 
 /// Ports from here on are numbered by appearance: the range Linux takes ephemeral ports from
@@ -160,7 +160,7 @@ fn flow_line(flow: &Flow, names: &mut Names) -> String {
 }
 
 fn tcp_lines(tcp: &Tcp, names: &mut Names) -> Vec<String> {
-    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() {
+    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() && tcp.kernel_sockets.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![
@@ -194,6 +194,23 @@ fn tcp_lines(tcp: &Tcp, names: &mut Names) -> Vec<String> {
             change.from,
             change.to
         )
+    }));
+    lines.extend(tcp.kernel_sockets.iter().map(|socket| {
+        let (local, remote) = (names.endpoint(&socket.local), names.endpoint(&socket.remote));
+        // Windows and times are the machine's.
+        format!(
+            "socket {} {local} > {remote}: {}, retransmissions {}",
+            socket.host, socket.state, socket.retransmissions
+        )
+    }));
+    lines.extend(tcp.disagreements.iter().map(|one| {
+        let (local, remote) = (names.endpoint(&one.local), names.endpoint(&one.remote));
+        let Disagreement { host, property, wire, kernel, .. } = one;
+        let values = match property.as_str() {
+            "state" | "retransmissions" => format!(" {wire} on the wire, {kernel} at the socket"),
+            _ => String::new(),
+        };
+        format!("disagreement {host} {local} > {remote}: {property}{values}")
     }));
     lines
 }

@@ -1,6 +1,7 @@
 //! The report that a network engineer reads in a minute.
 
 mod latency;
+mod sockets;
 
 use std::fmt::Write as _;
 
@@ -252,7 +253,7 @@ fn flows(page: &mut Page, observation: &Observation) {
 }
 
 fn tcp_section(page: &mut Page, tcp: &Tcp) {
-    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() {
+    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() && tcp.kernel_sockets.is_empty() {
         return;
     }
     page.heading(
@@ -331,6 +332,7 @@ fn tcp_section(page: &mut Page, tcp: &Tcp) {
         page.line("  states of the kernel's own sockets");
         page.table(&["host", "local", "remote", "change"], &rows);
     }
+    sockets::section(page, tcp);
 }
 
 /// How much is wrong with a connection; only the order matters.

@@ -6,6 +6,7 @@ pub mod flows;
 pub mod format;
 pub mod latency;
 pub mod protocols;
+pub mod sockets;
 pub mod tcp_state;
 
 use crate::object::{Object, ObjectError};
@@ -25,13 +26,15 @@ pub enum Family {
     Drops,
     /// DNS, HTTP and TLS.
     Protocols,
+    /// What the kernel says of its own TCP sockets, held against `tcp_state`.
+    Sockets,
     /// How long packets take through the kernel's receive path, to the application's read.
     Latency,
 }
 
 impl Family {
     /// Those that run where none is named. `latency` times each packet at several places, and speaks of this machine
-    /// rather than of the capture.
+    /// rather than of the capture; `sockets` speaks of sockets, of which a replay has none.
     pub const DEFAULT: [Self; 4] = [Self::Flows, Self::TcpState, Self::Drops, Self::Protocols];
 }
 

@@ -3,9 +3,9 @@
 #![no_main]
 #![allow(missing_docs, reason = "the program macros repeat each documented function without its documentation")]
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::Global;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
