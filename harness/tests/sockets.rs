@@ -171,7 +171,12 @@ fn both_views_agree_without_loss_and_over_ipv6() {
         let mut lab = Lab::new(Loss::Nowhere, 0);
         transfer(&lab, 100, server);
         let tcp = lab.wait_closed();
-        assert_eq!(socket(&tcp, presets::CLIENT).retransmissions, 0, "{tcp:#?}");
+        // A busy machine may answer so late that something is sent again; then both know.
+        assert_eq!(
+            socket(&tcp, presets::CLIENT).retransmissions,
+            tcp.connections[0].retransmissions.a_to_b,
+            "{tcp:#?}"
+        );
         assert_eq!(socket(&tcp, presets::SERVER).remote, tcp.connections[0].client);
         assert!(rows(&tcp).is_empty(), "{:#?}", tcp.disagreements);
         lab.network.close().unwrap();

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use bpflab_programs::atomic::{add_u32, add_u64};
-use bpflab_programs::bound::zero;
+use bpflab_programs::bound::{forget, zero};
 use bpflab_programs::sockets::{LOST_KINDS, Layout, MAX_NETNS, MAX_SOCKETS, Socket, SocketKey};
 
 const AF_INET: u16 = 2;
@@ -63,9 +63,13 @@ fn offset_at(place: usize) -> u32 {
 pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     let (old, new) = (ctx.arg::<u32>(1) as u8, ctx.arg::<u32>(2) as u8);
-    let begins = new == SYN_SENT || (old == SYN_RECV && new == ESTABLISHED);
-    let Some(key) = key_of(sk) else { return 0 };
-    if begins {
+    let mut key = no_key();
+    if !key_of(sk, &mut key) {
+        return 0;
+    }
+    // One number, so that the verifier of 5.10 need not follow two ways through all of the above.
+    let begins = u64::from(new == SYN_SENT) | (u64::from(old == SYN_RECV) & u64::from(new == ESTABLISHED));
+    if forget(begins, key.netns.into()) != 0 {
         // The same ports may have been used before.
         let _ = SOCKETS.remove(&key);
     }
@@ -80,7 +84,8 @@ pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_probe")]
 pub fn socket_receives(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
-    if let Some(key) = key_of(sk) {
+    let mut key = no_key();
+    if key_of(sk, &mut key) {
         note(sk, &key);
     }
     0
@@ -94,7 +99,10 @@ pub fn socket_sends(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let sk = sk as *const u8;
-    let Some(key) = key_of(sk) else { return 0 };
+    let mut key = no_key();
+    if !key_of(sk, &mut key) {
+        return 0;
+    }
     let Some(socket) = note(sk, &key) else { return 0 };
     let wscale: u8 = field(sk, offset!(rcv_wscale));
     // SAFETY: an entry of the map. The window of a SYN is not scaled (RFC 7323 section 2.2).
@@ -133,7 +141,8 @@ pub fn socket_reset_out(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn event(sk: *const u8, counter: impl Fn(&mut Socket) -> *mut u32) -> i32 {
-    if let Some(key) = key_of(sk)
+    let mut key = no_key();
+    if key_of(sk, &mut key)
         && let Some(socket) = note(sk, &key)
     {
         // SAFETY: an entry of the map.
@@ -142,48 +151,50 @@ fn event(sk: *const u8, counter: impl Fn(&mut Socket) -> *mut u32) -> i32 {
     0
 }
 
-/// The key of a socket that is watched and has a connection.
+/// A key to fill in.
 #[inline(always)]
-fn key_of(sk: *const u8) -> Option<SocketKey> {
-    // Of these, only the first part is that of a socket (`struct request_sock`, `struct inet_timewait_sock`).
-    let state: u8 = field(sk, offset!(state));
-    if matches!(state, 0 | TIME_WAIT | LISTEN | NEW_SYN_RECV) {
-        return None;
-    }
-    let net: usize = field(sk, offset!(net));
-    let netns: u32 = at((net as *const u8).wrapping_add(offset!(net_inum) as usize));
-    NETNS.get_ptr(netns)?;
-    if field::<u16>(sk, offset!(protocol)) & 0xff != TCP {
-        return None;
-    }
+fn no_key() -> SocketKey {
     let none = zero();
     // SAFETY: the same bytes, any value of which is valid.
     let address = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>([none; 2]) };
-    let mut key = SocketKey {
+    SocketKey {
         local: address,
         remote: address,
-        netns,
-        local_port: u16::from_be(field(sk, offset!(sport))),
-        remote_port: u16::from_be(field(sk, offset!(dport))),
-        family: field(sk, offset!(family)),
+        netns: none as u32,
+        local_port: none as u16,
+        remote_port: none as u16,
+        family: none as u16,
         reserved: none as u16,
-    };
-    // A socket of the kernel's own that answers for others has none.
-    if key.local_port == 0 || key.remote_port == 0 {
-        return None;
     }
-    match key.family {
-        AF_INET => {
-            key.local[..4].copy_from_slice(&field::<u32>(sk, offset!(saddr)).to_ne_bytes());
-            key.remote[..4].copy_from_slice(&field::<u32>(sk, offset!(daddr)).to_ne_bytes());
-        }
-        AF_INET6 => {
-            key.local = field(sk, offset!(saddr6));
-            key.remote = field(sk, offset!(daddr6));
-        }
-        _ => return None,
+}
+
+/// Fills in the key of a socket; false if it is not watched or has no connection.
+#[inline(always)]
+fn key_of(sk: *const u8, key: &mut SocketKey) -> bool {
+    // Of these, only the first part is that of a socket (`struct request_sock`, `struct inet_timewait_sock`).
+    let state: u8 = field(sk, offset!(state));
+    if matches!(state, 0 | TIME_WAIT | LISTEN | NEW_SYN_RECV) {
+        return false;
     }
-    Some(key)
+    let net: usize = field(sk, offset!(net));
+    key.netns = at((net as *const u8).wrapping_add(offset!(net_inum) as usize));
+    if NETNS.get_ptr(key.netns).is_none() || field::<u16>(sk, offset!(protocol)) != TCP {
+        return false;
+    }
+    key.local_port = u16::from_be(field(sk, offset!(sport)));
+    key.remote_port = u16::from_be(field(sk, offset!(dport)));
+    key.family = field(sk, offset!(family));
+    if key.family == AF_INET {
+        key.local[..4].copy_from_slice(&field::<u32>(sk, offset!(saddr)).to_ne_bytes());
+        key.remote[..4].copy_from_slice(&field::<u32>(sk, offset!(daddr)).to_ne_bytes());
+    } else if key.family == AF_INET6 {
+        key.local = field(sk, offset!(saddr6));
+        key.remote = field(sk, offset!(daddr6));
+    } else {
+        return false;
+    }
+    // A socket of the kernel's own that answers for others has neither.
+    key.local_port != 0 && key.remote_port != 0
 }
 
 /// Notes what a socket says now.
