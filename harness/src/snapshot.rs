@@ -406,6 +406,44 @@ mod tests {
     }
 
     #[test]
+    fn drops_name_their_class_where_it_is_told_apart() {
+        let drop = |reason: &str, class, place: &str| observation::Drop {
+            by: "kernel".to_owned(),
+            reason: reason.to_owned(),
+            class,
+            place: place.to_owned(),
+            host: "dut".to_owned(),
+            flow: "udp 10.0.0.1:40000 > 10.0.0.2:53".to_owned(),
+            packets: 2,
+        };
+        let error = observation::IcmpError {
+            proto: "icmp".to_owned(),
+            kind: 3,
+            code: 3,
+            meaning: "port unreachable".to_owned(),
+            flow: "udp 10.0.0.1:40000 > 10.0.0.2:53".to_owned(),
+            dropped_for: vec!["NO_SOCKET".to_owned()],
+            packets: 2,
+        };
+        let observation = Observation {
+            drops: vec![
+                drop("NO_SOCKET", DropClass::Other, "udp_rcv"),
+                drop("SOCKET_RCVBUFF", DropClass::SocketBuffer, "udp_queue_rcv_one_skb"),
+            ],
+            icmp_errors: vec![error],
+            ..Observation::default()
+        };
+        let rules = Rules { omit: vec!["ledger".to_owned()], replace: Vec::new() };
+        let expected = "drops
+  NO_SOCKET on dut: udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
+  SOCKET_RCVBUFF (socket_buffer) on dut: udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
+icmp
+  icmp 3/3 (port unreachable) for udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
+";
+        assert_eq!(render(&observation, &rules), expected);
+    }
+
+    #[test]
     fn a_way_through_the_kernel_is_one_line_without_times() {
         let step = |stage: &str, since: Option<&str>| observation::StageTimes {
             host: "dut".to_owned(),

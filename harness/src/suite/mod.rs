@@ -1,4 +1,4 @@
-//! The suite: five analysis programs, each an object of its own with a reader that turns its maps and events into its
+//! The suite: six analysis programs, each an object of its own with a reader that turns its maps and events into its
 //! part of an [`Observation`].
 
 pub mod drops;
@@ -22,7 +22,7 @@ pub enum Family {
     Flows,
     /// TCP connections.
     TcpState,
-    /// Kernel drops.
+    /// Kernel drops by reason, place and class, and the ICMP errors sent for them.
     Drops,
     /// DNS, HTTP and TLS.
     Protocols,

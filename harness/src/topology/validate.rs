@@ -304,7 +304,7 @@ fn is_interface_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{BridgeSpec, EndSpec, Mac, NeighbourSpec, VlanSpec, presets};
+    use crate::topology::{BridgeSpec, EndSpec, Mac, NeighbourSpec, SocketSpec, VlanSpec, presets};
 
     /// What is wrong with the router preset after a change.
     fn problems(change: impl FnOnce(&mut Topology)) -> Vec<String> {
@@ -436,6 +436,27 @@ mod tests {
             found,
             ["host 'client', sysctl 'kernel.panic': is not one of a network namespace: those begin with 'net.'"]
         );
+    }
+
+    #[test]
+    fn rules_and_sockets_are_checked() {
+        let socket = |address: &str, port| SocketSpec { address: address.parse().unwrap(), port, receive_buffer: None };
+        let found = problems(|topology| {
+            topology.hosts[1].nftables = Some(" \n".to_owned());
+            topology.hosts[1].sockets = vec![socket("10.71.1.9", 5), socket("10.71.1.2", 0), socket("10.71.1.2", 0)];
+        });
+        assert_eq!(
+            found,
+            [
+                "host 'dut', nftables: has no rule",
+                "host 'dut', socket 10.71.1.9:5: is at no address of the host",
+                "host 'dut', socket 10.71.1.2:0: port 0 is any port",
+                "host 'dut', socket 10.71.1.2:0: port 0 is any port",
+                "host 'dut', socket 10.71.1.2:0: is given twice",
+            ]
+        );
+        let sound = problems(|topology| topology.hosts[1].sockets = vec![socket("10.71.1.2", 5)]);
+        assert!(sound.is_empty(), "{sound:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "the program macros emit functions without the comments of those they wrap")]
+#![allow(clippy::needless_borrows_for_generic_args, reason = "passing keys by value copies them for every call")]
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
