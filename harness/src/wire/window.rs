@@ -81,7 +81,7 @@ impl Window {
     }
 
     /// Ends the packets that a UDP socket has had, which are `datagrams` of those addressed to it that the kernel holds.
-    /// The kernel itself is silent about their end since 6.18 (`skb_consume_udp`, net/ipv4/udp.c).
+    /// Newer kernels are silent about their end (seen on 6.18; `skb_consume_udp`, net/ipv4/udp.c).
     pub(super) fn taken(
         &mut self,
         socket: SocketAddr,

@@ -11,8 +11,8 @@ const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
 /// Reasons of the packet filter.
 const NETFILTER_REASONS: [&str; 1] = ["NETFILTER_DROP"];
-/// Beginnings of the reasons of queueing disciplines: the disciplines' own names before 6.19, and `QDISC` as a prefix,
-/// which is also that of the enum that they have moved to since.
+/// Beginnings of the reasons of queueing disciplines. Those of single disciplines bear the discipline's name, until they
+/// move to an enum of their own (`qdisc_drop_reason`), whose names have `QDISC` in front.
 const QDISC_REASONS: [&str; 4] = ["QDISC_", "CAKE_", "FQ_", "DUALPI2_"];
 /// Reasons of sockets and protocols whose memory is full.
 const SOCKET_REASONS: [&str; 5] =

@@ -1,7 +1,7 @@
 //! ICMP errors that the device under test sends, read off the frames that leave it.
 //!
-//! The kernel has a tracepoint for them, `icmp:icmp_send`, but only since 5.13 and for IPv4 alone; a frame that leaves
-//! looks the same on every kernel, and what leaves is what was answered, whatever a rate limit or a rule did to it
+//! The kernel has a tracepoint for them, `icmp:icmp_send`, but old kernels do not (5.10), and it is for IPv4 alone; a
+//! frame that leaves looks the same on every kernel, and what leaves is what was answered, whatever a rate limit or a rule did to it
 //! before. Errors that are merely forwarded have come in by an interface, which the buffer remembers.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
