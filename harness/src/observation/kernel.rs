@@ -47,7 +47,8 @@ pub struct IcmpError {
     pub meaning: String,
     /// `proto source > destination` of the packet that the error quotes.
     pub flow: String,
-    /// Reasons of the drops of that flow, the most frequent first; empty where `drops` has none.
+    /// Reasons of the drops of that flow, or their places on a kernel without reasons, the most frequent first; empty
+    /// where `drops` has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped_for: Vec<String>,
     /// How many.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bpflab_programs::drops::AnswerKey;
 use bpflab_programs::packet::FAMILY_IPV6;
 
+use crate::kernel::reasons::UNKNOWN;
 use crate::observation::{Drop, IcmpError};
 use crate::suite::format;
 
-/// The errors by flow, with the reasons of the flow's drops, which are in order of their number.
+/// The errors by flow, with the reasons (or places) of the flow's drops, which are in order of their number.
 pub(super) fn report(answers: &BTreeMap<AnswerKey, u64>, drops: &[Drop]) -> Vec<IcmpError> {
     let mut errors: Vec<IcmpError> = answers.iter().map(|(key, packets)| describe(key, *packets, drops)).collect();
     errors.sort_by(|one, other| (&one.flow, one.kind, one.code).cmp(&(&other.flow, other.kind, other.code)));
@@ -22,8 +23,9 @@ fn describe(key: &AnswerKey, packets: u64, drops: &[Drop]) -> IcmpError {
     let flow = format!("{proto} {} > {}", end(&key.src, key.src_port), end(&key.dst, key.dst_port));
     let mut dropped_for: Vec<String> = Vec::new();
     for drop in drops.iter().filter(|drop| drop.flow == flow) {
-        if !dropped_for.contains(&drop.reason) {
-            dropped_for.push(drop.reason.clone());
+        let why = if drop.reason == UNKNOWN { &drop.place } else { &drop.reason };
+        if !dropped_for.contains(why) {
+            dropped_for.push(why.clone());
         }
     }
     let (proto, meaning) = if key.family == FAMILY_IPV6 {
@@ -91,6 +93,10 @@ mod tests {
         let [error] = report(&BTreeMap::from([(key, 2)]), &drops).try_into().unwrap();
         assert_eq!((error.flow.as_str(), error.meaning.as_str(), error.packets), (flow, "port unreachable", 2));
         assert_eq!(error.dropped_for, ["NO_SOCKET"]);
+        // A kernel without reasons: where it was dropped says more.
+        let drops = [Drop { place: "__udp4_lib_rcv".to_owned(), ..drop(UNKNOWN, flow) }];
+        let [error] = report(&BTreeMap::from([(key, 2)]), &drops).try_into().unwrap();
+        assert_eq!(error.dropped_for, ["__udp4_lib_rcv"]);
     }
 
     #[test]
