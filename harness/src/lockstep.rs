@@ -12,7 +12,7 @@ use aya::programs::ProgramFd;
 
 use crate::capture::{CaptureError, Frame};
 use crate::object::ObjectError;
-use crate::observation::{Drop, Ledger};
+use crate::observation::{Drop, DropClass, Ledger};
 use crate::suite::{self, Analyzer, Hook};
 use crate::sys;
 
@@ -144,6 +144,7 @@ pub fn replay(
         .map(|((program, verdict, flow), packets)| Drop {
             by: if verdict.starts_with("XDP") { "xdp" } else { "tc" }.to_owned(),
             reason: verdict.to_owned(),
+            class: DropClass::Verdict,
             place: program.to_owned(),
             host: "dut".to_owned(),
             flow,

@@ -52,6 +52,8 @@ pub mod suite {
         TCP_STATE = "tcp_state";
         /// Kernel drops with reason and place (`kfree_skb`).
         DROPS = "drops";
+        /// What the kernel says of its TCP sockets (tracepoints).
+        SOCKETS = "sockets";
         /// Packets' way through the receive path (tracepoints, kernel functions).
         LATENCY = "latency";
         /// DNS, HTTP/1.x and TLS messages (tc).

@@ -2,9 +2,13 @@
 //!
 //! Times are microseconds; `*_us` fields are fractions of the capture's own resolution, kept to the nanosecond.
 
+mod kernel;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use kernel::{Disagreement, DropClass, IcmpError, KernelSocket};
 
 /// A pair of counts, one per direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +141,12 @@ pub struct Connection {
     pub rtt_to_server: Rtt,
     /// As `rtt_to_server`, towards the client.
     pub rtt_to_client: Rtt,
+    /// Window that the client announced last, as it stands in the segment; none before its handshake is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_window: Option<u16>,
+    /// The server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_window: Option<u16>,
 }
 
 /// A change of a kernel socket's state.
@@ -184,6 +194,12 @@ pub struct Tcp {
     /// The kernel's own sockets (wire mode), in the order of events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernel_transitions: Vec<Transition>,
+    /// What the kernel says of its sockets; empty unless `sockets` ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_sockets: Vec<KernelSocket>,
+    /// Where that and the path's view differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
 }
 
 /// Packets dropped for one reason at one place, or by one verdict.
@@ -193,6 +209,9 @@ pub struct Drop {
     pub by: String,
     /// The kernel's name of the reason (`NO_SOCKET`), or the verdict (`XDP_DROP`).
     pub reason: String,
+    /// Which part of the machine that was.
+    #[serde(default)]
+    pub class: DropClass,
     /// Function that gave the packet up, or program that decided.
     pub place: String,
     /// Host of the topology.
@@ -390,6 +409,9 @@ pub struct Observation {
     pub tcp: Option<Tcp>,
     /// Drops by reason and place, most first.
     pub drops: Vec<Drop>,
+    /// ICMP errors sent in answer, by flow.
+    #[serde(default)]
+    pub icmp_errors: Vec<IcmpError>,
     /// Malformed packets by what is wrong; a packet may count more than once.
     pub malformed: BTreeMap<String, u64>,
     /// DNS transactions, in order of their first message.

@@ -182,7 +182,7 @@ pub fn run_with(
     let (mode, reason) = choose(plan.mode)?;
     step(Step::Chosen { mode, reason: &reason });
     let clock = if mode == Mode::Lockstep { Clock::Virtual } else { plan.clock };
-    let (keys, mut analyzers) = load(pool, &plan.programs, clock, step)?;
+    let (keys, mut analyzers, notes) = load(pool, &plan.programs, clock, step)?;
     let mut document = Document {
         version: report::VERSION,
         capture: summary(&plan.capture, &survey),
@@ -190,6 +190,7 @@ pub fn run_with(
         mode: mode.to_string(),
         mode_reason: reason,
         clock: if clock == Clock::Kernel { "kernel" } else { "capture" }.to_owned(),
+        notes,
         ..Document::default()
     };
     let frames = Frames::open(&plan.capture, &plan.options, &survey)?;
@@ -251,11 +252,11 @@ fn choose(asked: Option<Mode>) -> Result<(Mode, String), RunError> {
     }
 }
 
-/// The objects of a run in the order in which packets meet them, each with its key.
-type Loaded = (Vec<Key>, Vec<Box<dyn Analyzer>>);
+/// The objects of a run in the order in which packets meet them, each with its key, and what could not be loaded.
+type Loaded = (Vec<Key>, Vec<Box<dyn Analyzer>>, Vec<String>);
 
 fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Step<'_>)) -> Result<Loaded, RunError> {
-    let (mut keys, mut analyzers) = Loaded::default();
+    let (mut keys, mut analyzers, mut notes) = Loaded::default();
     let mut add = |key: Key, object, load: &dyn Fn() -> Result<Box<dyn Analyzer>, RunError>| {
         step(Step::Load { object });
         analyzers.push(pool.take(&key, load)?);
@@ -279,12 +280,20 @@ fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Ste
         let key = Key::new(Family::Drops, clock, settings);
         add(key, "drops", &|| Ok(Box::new(suite::drops::Drops::load(clock, settings)?)))?;
     }
+    // After `tcp_state`, with which it compares. A kernel on which it does not load loses nothing else.
+    if let Some(settings) = programs.sockets.as_ref().filter(|_| clock != Clock::Virtual) {
+        let key = Key::new(Family::Sockets, clock, settings);
+        let load = || Ok(Box::new(suite::sockets::Sockets::load(clock, settings)?) as Box<dyn Analyzer>);
+        if let Err(error) = add(key, "sockets", &load) {
+            notes.push(format!("the kernel's sockets are not observed: {}", crate::error::chain(&error)));
+        }
+    }
     // As `drops`. Never pooled, so without a key and last: which probes measure is found out anew by each load.
     if let Some(settings) = programs.latency.as_ref().filter(|_| clock != Clock::Virtual) {
         step(Step::Load { object: "latency" });
         analyzers.push(Box::new(suite::latency::Latency::load(settings)?));
     }
-    Ok((keys, analyzers))
+    Ok((keys, analyzers, notes))
 }
 
 fn run_lockstep(

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::observation::{Connection, Flow, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp};
+use crate::observation::{
+    Connection, Disagreement, DropClass, Flow, IcmpError, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp,
+};
 
 /// Ports from here on are numbered by appearance: the range Linux takes ephemeral ports from
 /// (`net.ipv4.ip_local_port_range`).
@@ -23,8 +25,8 @@ pub struct Rules {
 }
 
 /// Names the sections that [`Rules::omit`] may hold.
-pub const SECTIONS: [&str; 10] =
-    ["ledger", "hooks", "flows", "tcp", "drops", "malformed", "dns", "http", "tls", "latency"];
+pub const SECTIONS: [&str; 11] =
+    ["ledger", "hooks", "flows", "tcp", "drops", "icmp", "malformed", "dns", "http", "tls", "latency"];
 
 /// Renders `observation` under `rules`.
 #[must_use]
@@ -38,6 +40,7 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
             "flows" => observation.flows.iter().map(|flow| flow_line(flow, &mut names)).collect(),
             "tcp" => observation.tcp.as_ref().map_or_else(Vec::new, |tcp| tcp_lines(tcp, &mut names)),
             "drops" => drops(observation, &mut names),
+            "icmp" => observation.icmp_errors.iter().map(|error| icmp_line(error, &mut names)).collect(),
             "malformed" => observation.malformed.iter().map(|(kind, count)| format!("{kind}: {count}")).collect(),
             "dns" => dns(observation, &mut names),
             "http" => http(observation, &mut names),
@@ -157,7 +160,7 @@ fn flow_line(flow: &Flow, names: &mut Names) -> String {
 }
 
 fn tcp_lines(tcp: &Tcp, names: &mut Names) -> Vec<String> {
-    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() {
+    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() && tcp.kernel_sockets.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![
@@ -191,6 +194,23 @@ fn tcp_lines(tcp: &Tcp, names: &mut Names) -> Vec<String> {
             change.from,
             change.to
         )
+    }));
+    lines.extend(tcp.kernel_sockets.iter().map(|socket| {
+        let (local, remote) = (names.endpoint(&socket.local), names.endpoint(&socket.remote));
+        // Windows and times are the machine's.
+        format!(
+            "socket {} {local} > {remote}: {}, retransmissions {}",
+            socket.host, socket.state, socket.retransmissions
+        )
+    }));
+    lines.extend(tcp.disagreements.iter().map(|one| {
+        let (local, remote) = (names.endpoint(&one.local), names.endpoint(&one.remote));
+        let Disagreement { host, property, wire, kernel, .. } = one;
+        let values = match property.as_str() {
+            "state" | "retransmissions" => format!(" {wire} on the wire, {kernel} at the socket"),
+            _ => String::new(),
+        };
+        format!("disagreement {host} {local} > {remote}: {property}{values}")
     }));
     lines
 }
@@ -235,11 +255,21 @@ fn drops(observation: &Observation, names: &mut Names) -> Vec<String> {
         // The kernel's function differs with inlining from one kernel to the next; the reason does not.
         .map(|drop| {
             let place = if drop.by == "kernel" { String::new() } else { format!(" by {}", drop.place) };
-            format!("{} on {}{place}: {} x {}", drop.reason, drop.host, names.flow(&drop.flow), drop.packets)
+            let class = match drop.class {
+                DropClass::Verdict | DropClass::Other => String::new(),
+                class => format!(" ({})", class.name()),
+            };
+            format!("{}{class} on {}{place}: {} x {}", drop.reason, drop.host, names.flow(&drop.flow), drop.packets)
         })
         .collect();
     lines.sort();
     lines
+}
+
+/// What an error was sent for is in the drops, by flow.
+fn icmp_line(error: &IcmpError, names: &mut Names) -> String {
+    let IcmpError { proto, kind, code, meaning, packets, .. } = error;
+    format!("{proto} {kind}/{code} ({meaning}) for {} x {packets}", names.flow(&error.flow))
 }
 
 fn dns(observation: &Observation, names: &mut Names) -> Vec<String> {
@@ -373,6 +403,44 @@ mod tests {
         assert_eq!(bucket(Some(99.9)), "<100us");
         assert_eq!(bucket(Some(100.0)), "<1ms");
         assert_eq!(bucket(Some(10_000_000.0)), ">=10s");
+    }
+
+    #[test]
+    fn drops_name_their_class_where_it_is_told_apart() {
+        let drop = |reason: &str, class, place: &str| observation::Drop {
+            by: "kernel".to_owned(),
+            reason: reason.to_owned(),
+            class,
+            place: place.to_owned(),
+            host: "dut".to_owned(),
+            flow: "udp 10.0.0.1:40000 > 10.0.0.2:53".to_owned(),
+            packets: 2,
+        };
+        let error = observation::IcmpError {
+            proto: "icmp".to_owned(),
+            kind: 3,
+            code: 3,
+            meaning: "port unreachable".to_owned(),
+            flow: "udp 10.0.0.1:40000 > 10.0.0.2:53".to_owned(),
+            dropped_for: vec!["NO_SOCKET".to_owned()],
+            packets: 2,
+        };
+        let observation = Observation {
+            drops: vec![
+                drop("NO_SOCKET", DropClass::Other, "udp_rcv"),
+                drop("SOCKET_RCVBUFF", DropClass::SocketBuffer, "udp_queue_rcv_one_skb"),
+            ],
+            icmp_errors: vec![error],
+            ..Observation::default()
+        };
+        let rules = Rules { omit: vec!["ledger".to_owned()], replace: Vec::new() };
+        let expected = "drops
+  NO_SOCKET on dut: udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
+  SOCKET_RCVBUFF (socket_buffer) on dut: udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
+icmp
+  icmp 3/3 (port unreachable) for udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
+";
+        assert_eq!(render(&observation, &rules), expected);
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! `drops`: packets that the kernel gave up on, by reason, place and flow.
+//! `drops`: packets that the kernel gave up on, by reason, place and flow, and the ICMP errors sent for them.
 
 use crate::pod;
 
 /// Entries of `DROPS`, unless set at load; a drop that would need another one is counted in `LOST`.
 pub const MAX_DROPS: usize = 16_384;
+/// Entries of `ANSWERS`.
+pub const MAX_ANSWERS: usize = 16_384;
 /// Entries of `NETNS`: network namespaces watched at once.
 pub const MAX_NETNS: usize = 256;
 
@@ -77,8 +79,10 @@ pub struct DropKey {
     pub family: u8,
     /// IP protocol, after IPv6 extension headers.
     pub proto: u8,
+    /// `CAUSE_*`: what was seen of the cause beside reason and place.
+    pub cause: u8,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// Value of `DROPS`.
@@ -95,14 +99,43 @@ pub struct DropCount {
     pub last_ns: u64,
 }
 
+/// [`DropKey::cause`]: the buffer of the receiving socket had no room. Seen on kernels that give no reasons.
+pub const CAUSE_SOCKET_BUFFER: u8 = 1;
+
+/// Key of `ANSWERS`, whose values count: an ICMP error that was sent, by what it says and the flow of the packet that it
+/// quotes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AnswerKey {
+    /// Source address of the quoted packet, stored as in [`crate::packet::Packet::src`].
+    pub src: [u8; 16],
+    /// Its destination address.
+    pub dst: [u8; 16],
+    /// Its source port; 0 where its protocol has none or it is a later fragment.
+    pub src_port: u16,
+    /// Its destination port.
+    pub dst_port: u16,
+    /// `FAMILY_IPV4` or `FAMILY_IPV6` of [`crate::packet`].
+    pub family: u8,
+    /// Its IP protocol, after IPv6 extension headers.
+    pub proto: u8,
+    /// Type of the error: of ICMP (RFC 792) or ICMPv6 (RFC 4443), by `family`.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+}
+
 /// Index of `LOST`: drops for which `DROPS` had no room.
 pub const LOST_FULL: u32 = 0;
 /// Index of `LOST`: dropped IP packets whose namespace could not be told, ours or another's.
 pub const LOST_UNATTRIBUTED: u32 = 1;
+/// Index of `LOST`: ICMP errors for which `ANSWERS` had no room.
+pub const LOST_ANSWERS: u32 = 2;
 /// Entries of `LOST`.
-pub const LOST_KINDS: usize = 2;
+pub const LOST_KINDS: usize = 3;
 
 const _: () = assert!(size_of::<Layout>() == 18 * 4);
 const _: () = assert!(size_of::<DropKey>() == 64);
 const _: () = assert!(size_of::<DropCount>() == 32);
-pod!(Layout, DropKey, DropCount);
+const _: () = assert!(size_of::<AnswerKey>() == 40);
+pod!(Layout, DropKey, DropCount, AnswerKey);

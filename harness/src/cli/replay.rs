@@ -77,6 +77,7 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
         ("--topology", args.topology != DEFAULT_TOPOLOGY),
         ("--speed", args.speed != Speed::Top),
         ("--clock", args.clock != ClockArg::Capture),
+        ("--programs sockets", args.programs.contains(&Family::Sockets)),
         ("--programs latency", args.programs.contains(&Family::Latency)),
     ];
     let (option, _) = wire_only.into_iter().find(|(_, set)| *set && args.mode == Some(Mode::Lockstep))?;

@@ -1,6 +1,7 @@
 //! The running kernel: its release, its types, its symbols, and what it can do.
 
 pub mod btf;
+pub mod nft;
 pub mod probe;
 pub mod reasons;
 pub mod symbols;

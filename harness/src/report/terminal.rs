@@ -1,6 +1,7 @@
 //! The report that a network engineer reads in a minute.
 
 mod latency;
+mod sockets;
 
 use std::fmt::Write as _;
 
@@ -35,6 +36,7 @@ pub fn render(document: &Document, layout: Layout) -> String {
         tcp_section(&mut page, tcp);
     }
     drops(&mut page, document);
+    icmp(&mut page, &document.observation);
     malformed(&mut page, &document.observation);
     dns(&mut page, &document.observation);
     http(&mut page, &document.observation);
@@ -251,7 +253,7 @@ fn flows(page: &mut Page, observation: &Observation) {
 }
 
 fn tcp_section(page: &mut Page, tcp: &Tcp) {
-    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() {
+    if tcp.connections.is_empty() && tcp.kernel_transitions.is_empty() && tcp.kernel_sockets.is_empty() {
         return;
     }
     page.heading(
@@ -330,6 +332,7 @@ fn tcp_section(page: &mut Page, tcp: &Tcp) {
         page.line("  states of the kernel's own sockets");
         page.table(&["host", "local", "remote", "change"], &rows);
     }
+    sockets::section(page, tcp);
 }
 
 /// How much is wrong with a connection; only the order matters.
@@ -370,13 +373,35 @@ fn drops(page: &mut Page, document: &Document) {
                 drop.packets.to_string(),
                 drop.by.clone(),
                 drop.reason.clone(),
+                drop.class.name().replace('_', " "),
                 drop.place.clone(),
                 drop.host.clone(),
                 drop.flow.clone(),
             ]
         })
         .collect();
-    page.table(&["packets", "by", "reason", "place", "host", "flow"], &rows);
+    page.table(&["packets", "by", "reason", "class", "place", "host", "flow"], &rows);
+}
+
+fn icmp(page: &mut Page, observation: &Observation) {
+    if observation.icmp_errors.is_empty() {
+        return;
+    }
+    page.heading("ICMP errors", "sent by the device under test");
+    let rows: Vec<Vec<String>> = observation
+        .icmp_errors
+        .iter()
+        .map(|error| {
+            vec![
+                error.packets.to_string(),
+                format!("{} {}/{}", error.proto, error.kind, error.code),
+                error.meaning.clone(),
+                error.flow.clone(),
+                error.dropped_for.join(", "),
+            ]
+        })
+        .collect();
+    page.table(&["packets", "type/code", "meaning", "for flow", "dropped for"], &rows);
 }
 
 fn malformed(page: &mut Page, observation: &Observation) {

@@ -13,7 +13,7 @@ use crate::object::Clock;
 use crate::snapshot;
 use crate::suite::{
     Family, drops::DropsSettings, flows::FlowsSettings, latency::LatencySettings, protocols::ProtocolsSettings,
-    tcp_state::TcpStateSettings,
+    sockets::SocketsSettings, tcp_state::TcpStateSettings,
 };
 use crate::topology::TopologyChoice;
 use crate::wire::Speed;
@@ -63,7 +63,7 @@ pub struct Scenario {
     /// Hosts and links of wire mode.
     #[serde(default)]
     pub topology: TopologyChoice,
-    /// Programs of the suite with their settings; all of them but `latency` if left out.
+    /// Programs of the suite with their settings; all of them but `latency` and `sockets` if left out.
     #[serde(default)]
     pub programs: Programs,
     /// Facts that must hold in every mode, by path into the observation (`tcp.handshakes.0.rtt_us`).
@@ -168,6 +168,8 @@ pub struct Programs {
     pub drops: Option<DropsSettings>,
     /// DNS, HTTP and TLS.
     pub protocols: Option<ProtocolsSettings>,
+    /// The kernel's view of its TCP sockets (wire mode), compared with `tcp_state`.
+    pub sockets: Option<SocketsSettings>,
     /// Times through the kernel's receive path (wire mode).
     pub latency: Option<LatencySettings>,
 }
@@ -187,6 +189,7 @@ impl Programs {
             tcp_state: families.contains(&Family::TcpState).then(TcpStateSettings::default),
             drops: families.contains(&Family::Drops).then(DropsSettings::default),
             protocols: families.contains(&Family::Protocols).then(ProtocolsSettings::default),
+            sockets: families.contains(&Family::Sockets).then(SocketsSettings::default),
             latency: families.contains(&Family::Latency).then(LatencySettings::default),
         }
     }

@@ -1,32 +1,53 @@
 //! Reader of the `drops` object: packets that the kernel gave up on, with its reason, the function that did it, the
-//! host and the flow.
+//! host and the flow; and the ICMP errors that the device under test sent for them.
+//!
+//! On a kernel without reasons (before 5.17) the function tells what happened. Drops of the packet filter, of queueing
+//! disciplines and of full sockets are told apart on every kernel.
 //!
 //! Counted are the packets that pass the tracepoint `skb:kfree_skb` in the namespaces of the run, apart from those
 //! whose reason says that they were not dropped (`SKB_CONSUMED`, `SKB_NOT_DROPPED_YET`) and from buffers that are no
 //! packets of a network (UNIX and netlink sockets). A packet that is dropped twice, as a clone, counts twice: that is
 //! what the kernel did. Packets that a native XDP program drops have no buffer yet and do not pass here.
 
+mod answers;
+mod class;
+mod layout;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::ProgramError;
-use bpflab_programs::drops::{DropCount, DropKey, LOST_FULL, LOST_UNATTRIBUTED, Layout, MAX_DROPS};
+use bpflab_programs::drops::{AnswerKey, DropCount, DropKey, LOST_ANSWERS, LOST_FULL, LOST_UNATTRIBUTED, MAX_DROPS};
 use bpflab_programs::packet::{FAMILY_OTHER, NO_VLAN};
 use serde::{Deserialize, Serialize};
 
 use super::{Analyzer, Hook, WatchedHost, format};
-use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::btf::Btf;
 use crate::kernel::reasons::DropReasons;
 use crate::kernel::symbols;
 use crate::object::{Clock, LoadOptions, Object, ObjectError, suite};
-use crate::observation::{Drop, Observation};
+use crate::observation::{Drop, DropClass, Observation};
 use crate::sys::bytes_of;
+
+pub(crate) use class::is_queue;
+pub(super) use layout::vlan_present;
 
 /// The object's name, and the prefix of its losses.
 const NAME: &str = "drops";
 /// The tracepoint and the program at it.
 const KFREE_SKB: &str = "kfree_skb";
+
+const ANSWERS: (&str, Hook) = ("answers", Hook::TcEgress);
+/// What is attached where the kernel gives reasons.
+const WITH_REASONS: &[(&str, Hook)] = &[(KFREE_SKB, Hook::Tracepoint(KFREE_SKB)), ANSWERS];
+/// Where it gives none, two tracepoints tell of sockets without room.
+const WITHOUT_REASONS: &[(&str, Hook)] = &[
+    (KFREE_SKB, Hook::Tracepoint(KFREE_SKB)),
+    ("queue_full", Hook::Tracepoint("sock_rcvqueue_full")),
+    ("udp_no_room", Hook::Tracepoint("udp_fail_queue_rcv_skb")),
+    ANSWERS,
+];
 
 /// Loss: calls of the tracepoint that the kernel skipped, because the program would have interrupted itself. Whose
 /// packets those were, it does not say.
@@ -74,7 +95,7 @@ impl Drops {
     pub fn load(clock: Clock, settings: &DropsSettings) -> Result<Self, ObjectError> {
         let types = |source| ObjectError::Types { object: NAME.to_owned(), source: Box::new(source) };
         let btf = Btf::kernel().map_err(types)?;
-        let layout = layout(btf).map_err(types)?;
+        let layout = layout::layout(btf).map_err(types)?;
         let reasons = DropReasons::new(btf);
         let args = btf.tracepoint_args(KFREE_SKB).unwrap_or_default();
         let (has_reason, has_rx_sk) = (u32::from(args > 2), u32::from(args > 3));
@@ -106,12 +127,19 @@ impl Drops {
         map.iter().collect::<Result<_, _>>().map_err(|error| self.object.map_error("DROPS", error))
     }
 
+    /// ICMP errors that were sent, by what they say.
+    fn answers(&self) -> Result<BTreeMap<AnswerKey, u64>, ObjectError> {
+        let map: HashMap<&MapData, AnswerKey, u64> = self.object.typed_map("ANSWERS")?;
+        map.iter().collect::<Result<_, _>>().map_err(|error| self.object.map_error("ANSWERS", error))
+    }
+
     /// What was not counted, by cause; causes without any are left out.
     fn losses(&self) -> Result<Vec<(&'static str, u64)>, ObjectError> {
         let lost: Array<&MapData, u64> = self.object.typed_map("LOST")?;
         let get = |index| lost.get(&index, 0).map_err(|error| self.object.map_error("LOST", error));
         let losses = [
             ("drops.DROPS", get(LOST_FULL)?),
+            ("drops.ANSWERS", get(LOST_ANSWERS)?),
             (UNATTRIBUTED, get(LOST_UNATTRIBUTED)?),
             (SKIPPED, self.missed()?.saturating_sub(self.missed_before)),
         ];
@@ -142,7 +170,7 @@ impl Analyzer for Drops {
     }
 
     fn programs(&self) -> &'static [(&'static str, Hook)] {
-        &[(KFREE_SKB, Hook::Tracepoint(KFREE_SKB))]
+        if self.reasons.known() { WITH_REASONS } else { WITHOUT_REASONS }
     }
 
     fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError> {
@@ -173,17 +201,21 @@ impl Analyzer for Drops {
         // Hidden symbols cost the places, not the drops.
         let places = symbols::functions(counts.keys().map(|key| key.location)).unwrap_or_default();
         // Two addresses of one function are one place.
-        let mut drops: BTreeMap<[String; 4], u64> = BTreeMap::new();
-        for (key, count) in counts {
+        let mut drops: BTreeMap<([String; 4], DropClass), u64> = BTreeMap::new();
+        // A drop whose cause was told after it was counted has left a count of 0 behind.
+        for (key, count) in counts.into_iter().filter(|(_, count)| count.packets > 0) {
             let place = places.get(&key.location).map_or(NO_PLACE, String::as_str).to_owned();
             let host = self.hosts.get(&key.netns).cloned().unwrap_or_default();
-            *drops.entry([self.reasons.name(key.reason), place, host, flow(&key)]).or_default() += count.packets;
+            let reason = self.reasons.name(key.reason);
+            let class = class::of(&reason, &place, key.cause);
+            *drops.entry(([reason, place, host, flow(&key)], class)).or_default() += count.packets;
         }
         let mut drops: Vec<Drop> = drops
             .into_iter()
-            .map(|([reason, place, host, flow], packets)| Drop {
+            .map(|(([reason, place, host, flow], class), packets)| Drop {
                 by: "kernel".to_owned(),
                 reason,
+                class,
                 place,
                 host,
                 flow,
@@ -192,6 +224,7 @@ impl Analyzer for Drops {
             .collect();
         // Stable, so that equal counts stay in the order of their texts.
         drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
+        observation.icmp_errors = answers::report(&self.answers()?, &drops);
         observation.drops.append(&mut drops);
         for (place, count) in self.losses()? {
             *observation.losses.entry(place.to_owned()).or_default() += count;
@@ -223,45 +256,6 @@ fn no_drops(reasons: &DropReasons) -> [u32; 2] {
         [only] => [*only, *only],
         // No packet has this reason: subsystem 65535 does not exist.
         [] => [u32::MAX; 2],
-    }
-}
-
-/// Where the fields that the object reads are in this kernel.
-fn layout(btf: &Btf) -> Result<Layout, BtfError> {
-    let (skb_vlan_present, vlan_present_mask) = vlan_present(btf)?;
-    Ok(Layout {
-        skb_head: btf.offset("sk_buff.head")?,
-        skb_data: btf.offset("sk_buff.data")?,
-        skb_tail: btf.offset("sk_buff.tail")?,
-        skb_len: btf.offset("sk_buff.len")?,
-        skb_dev: btf.offset("sk_buff.dev")?,
-        skb_sk: btf.offset("sk_buff.sk")?,
-        skb_dst: btf.offset("sk_buff._skb_refdst")?,
-        skb_mac_header: btf.offset("sk_buff.mac_header")?,
-        skb_network_header: btf.offset("sk_buff.network_header")?,
-        skb_protocol: btf.offset("sk_buff.protocol")?,
-        skb_vlan_tci: btf.offset("sk_buff.vlan_tci")?,
-        skb_vlan_present,
-        vlan_present_mask,
-        dev_net: btf.offset("net_device.nd_net.net")?,
-        dev_ifindex: btf.offset("net_device.ifindex")?,
-        sock_net: btf.offset("sock.__sk_common.skc_net.net")?,
-        dst_dev: btf.offset("dst_entry.dev")?,
-        net_inum: btf.offset("net.ns.inum")?,
-    })
-}
-
-/// What says that a packet has a VLAN tag beside its data: offset of a 32-bit word and the bits that count.
-///
-/// `sk_buff.vlan_all` is not zero then; kernels before 6.3 have the bit `vlan_present` instead, whose mask is only
-/// certain where the first bit of a byte is the lowest.
-pub(super) fn vlan_present(btf: &Btf) -> Result<(u32, u32), BtfError> {
-    if btf.has_field("sk_buff.vlan_all") {
-        return Ok((btf.offset("sk_buff.vlan_all")?, u32::MAX));
-    }
-    match btf.field("sk_buff.vlan_present") {
-        Ok(field) if cfg!(target_endian = "little") => Ok((field.bit_offset / 8, 1 << (field.bit_offset % 8))),
-        _ => Ok((0, 0)),
     }
 }
 
@@ -305,15 +299,5 @@ mod tests {
         assert_eq!(toml::from_str::<DropsSettings>("max_drops = 9").unwrap().max_drops.get(), 9);
         assert!(toml::from_str::<DropsSettings>("max_drops = 0").is_err());
         assert!(toml::from_str::<DropsSettings>("max_drop = 9").is_err());
-    }
-
-    #[test]
-    fn the_layout_fits_the_objects_limits() {
-        let layout = layout(Btf::kernel().unwrap()).unwrap();
-        // The object masks these with 0xfff.
-        for offset in [layout.skb_head, layout.skb_tail, layout.skb_vlan_present, layout.sock_net] {
-            assert!(offset < 4096, "{layout:?}");
-        }
-        assert!(layout.vlan_present_mask != 0);
     }
 }

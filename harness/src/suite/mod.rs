@@ -1,4 +1,4 @@
-//! The suite: five analysis programs, each an object of its own with a reader that turns its maps and events into its
+//! The suite: six analysis programs, each an object of its own with a reader that turns its maps and events into its
 //! part of an [`Observation`].
 
 pub mod cost;
@@ -7,6 +7,7 @@ pub mod flows;
 pub mod format;
 pub mod latency;
 pub mod protocols;
+pub mod sockets;
 pub mod tcp_state;
 
 use crate::object::{Object, ObjectError};
@@ -22,17 +23,19 @@ pub enum Family {
     Flows,
     /// TCP connections.
     TcpState,
-    /// Kernel drops.
+    /// Kernel drops by reason, place and class, and the ICMP errors sent for them.
     Drops,
     /// DNS, HTTP and TLS.
     Protocols,
+    /// What the kernel says of its own TCP sockets, held against `tcp_state`.
+    Sockets,
     /// How long packets take through the kernel's receive path, to the application's read.
     Latency,
 }
 
 impl Family {
     /// Those that run where none is named. `latency` times each packet at several places, and speaks of this machine
-    /// rather than of the capture.
+    /// rather than of the capture; `sockets` speaks of sockets, of which a replay has none.
     pub const DEFAULT: [Self; 4] = [Self::Flows, Self::TcpState, Self::Drops, Self::Protocols];
 }
 

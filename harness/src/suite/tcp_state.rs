@@ -18,6 +18,8 @@ use bpflab_programs::tcp_state::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(super) use sockets::{socket_name, state_name};
+
 use super::{Analyzer, Hook, WatchedHost};
 use crate::object::{Clock, LoadOptions, Object, ObjectError, suite};
 use crate::observation::Observation;

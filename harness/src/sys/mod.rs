@@ -24,7 +24,7 @@ pub use load::{InstructionRecords, LOG_STATISTICS, ProgramLoad, load_btf, load_p
 pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
 pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
-pub use packet::{SEND_BATCH, packet_sender, send_frames};
+pub use packet::{SEND_BATCH, packet_sender, send_frames, set_receive_buffer};
 pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs};
 
 /// The error of a system call that returned a negative number.

@@ -1,7 +1,7 @@
 //! Packet sockets that send frames as they are.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use super::check;
 
@@ -30,7 +30,7 @@ pub fn packet_sender(ifindex: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn set_option(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the value is an int of the stated size.
     check(unsafe {
         libc::setsockopt(
@@ -41,6 +41,15 @@ fn set_option(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: 
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     })
+}
+
+/// Asks for a socket's receive buffer of `bytes` (`SO_RCVBUF`), which the kernel doubles and bounds.
+///
+/// # Errors
+/// `EINVAL` for more than 2^31 - 1 bytes.
+pub fn set_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
 }
 
 /// Most frames that one [`send_frames`] takes.

@@ -1,19 +1,21 @@
 //! From a description to a network that carries packets, and back.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::address::Prefix;
 use super::error::TopologyError;
 use super::ethtool;
 use super::host::{Context, Host, Pending, Starting, kernel};
+use super::local;
 use super::namespace::{self, Owner};
 use super::netlink::VethEnd;
 use super::plan::{self, Interface, Kind};
 use super::reap;
 use super::spec::{HostSpec, NeighbourSpec, Role, RouteKind, Topology};
 use super::sysctl;
+use crate::kernel::nft;
 
 /// Longest wait for interfaces and addresses to be usable. The kernel needs a millisecond; an emulated one on
 /// a busy machine a thousand times that.
@@ -25,6 +27,7 @@ pub struct Network {
     topology: Topology,
     interfaces: Vec<Interface>,
     hosts: Vec<Host>,
+    sockets: Vec<UdpSocket>,
 }
 
 impl Network {
@@ -35,14 +38,19 @@ impl Network {
     pub fn build(topology: &Topology) -> Result<Self, TopologyError> {
         topology.validate()?;
         reap::once();
-        let mut network =
-            Self { topology: topology.clone(), interfaces: plan::interfaces(topology), hosts: Vec::new() };
+        let mut network = Self {
+            topology: topology.clone(),
+            interfaces: plan::interfaces(topology),
+            hosts: Vec::new(),
+            sockets: Vec::new(),
+        };
         // From here on dropping `network` undoes what was done.
         network.make_hosts()?;
         network.make_links()?;
         network.each_host(|network, index| network.interface_setup(index))?;
         network.each_host(|network, index| network.wait_ready(index))?;
         network.each_host(|network, index| network.addressing(index))?;
+        network.open_sockets()?;
         Ok(network)
     }
 
@@ -56,6 +64,12 @@ impl Network {
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// Reads what the sockets of the description hold until they are empty, and says how many datagrams each had.
+    #[must_use]
+    pub fn read_sockets(&self) -> Vec<(SocketAddr, u64)> {
+        self.sockets.iter().filter_map(|socket| Some((socket.local_addr().ok()?, local::read_out(socket)))).collect()
     }
 
     /// The host of that name.
@@ -92,6 +106,8 @@ impl Network {
     }
 
     fn take_down(&mut self) -> Vec<TopologyError> {
+        // A namespace lives on while a socket of it does.
+        self.sockets.clear();
         let mut failures = Vec::new();
         while let Some(host) = self.hosts.pop() {
             failures.extend(host.close().err());
@@ -165,6 +181,10 @@ impl Network {
             }
             let failed = |(name, source)| kernel(&spec.name, None, format!("set {name}"), source);
             sysctl::set_all(&spec.sysctls).map_err(failed)?;
+            for (name, bytes) in interfaces.iter().filter_map(|one| Some((&one.name, one.queue?))) {
+                let queue = context.netlink.link(name).and_then(|link| context.netlink.set_queue(link.index, bytes));
+                queue.map_err(|source| kernel(&spec.name, Some(name), "give it a queue", source))?;
+            }
             for name in std::iter::once("lo").chain(interfaces.iter().map(|interface| interface.name.as_str())) {
                 let up = context.netlink.link(name).and_then(|link| context.netlink.set_up(link.index));
                 up.map_err(|source| kernel(&spec.name, Some(name), "set it up", source))?;
@@ -184,6 +204,17 @@ impl Network {
         })
     }
 
+    fn open_sockets(&mut self) -> Result<(), TopologyError> {
+        for (host, spec) in self.hosts.iter().zip(&self.topology.hosts) {
+            for socket in &spec.sockets {
+                let (opened, at) = (socket.clone(), SocketAddr::new(socket.address, socket.port));
+                let opened = host.run(move || opened.open());
+                self.sockets.push(opened.map_err(|source| host.error(None, format!("open socket {at}"), source))?);
+            }
+        }
+        Ok(())
+    }
+
     fn addressing(&self, index: usize) -> Pending<Result<(), TopologyError>> {
         let spec = self.topology.hosts[index].clone();
         let interfaces: Vec<Interface> = self.interfaces_of(index).cloned().collect();
@@ -200,7 +231,11 @@ impl Network {
             let ready = context.netlink.wait_local(&ipv6.collect(), READY_LIMIT);
             ready.map_err(|source| kernel(&spec.name, None, "wait for its addresses", source))?;
             add_neighbours(context, &spec.name, &neighbours)?;
-            add_routes(context, &spec)
+            add_routes(context, &spec)?;
+            if let Some(rules) = &spec.nftables {
+                nft::load_rules(rules).map_err(|source| kernel(&spec.name, None, "load its nftables rules", source))?;
+            }
+            Ok(())
         })
     }
 }

@@ -15,6 +15,7 @@ pub mod choice;
 mod error;
 mod ethtool;
 mod host;
+mod local;
 mod namespace;
 mod netlink;
 mod plan;
@@ -31,6 +32,7 @@ pub use choice::{ChoiceError, Preset, TopologyChoice};
 pub use error::TopologyError;
 pub use ethtool::Offload;
 pub use host::Host;
+pub use local::SocketSpec;
 pub use netlink::{LinkCounters, LinkState};
 pub use spec::{
     BridgeSpec, DEFAULT_MTU, EndSpec, HostSpec, LinkSpec, NeighbourSpec, Role, RouteKind, RouteSpec, Topology,

@@ -10,7 +10,9 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
@@ -18,6 +20,7 @@ use rtnetlink::packet_route::link::{
     InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State, VlanProtocol as Tag,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::address::{Mac, Prefix};
@@ -141,6 +144,17 @@ impl Netlink {
             }
             Ok(())
         })
+    }
+
+    /// Gives an interface a queue with room for so many bytes, in place of what it has.
+    pub(crate) fn set_queue(&self, index: u32, bytes: u32) -> io::Result<()> {
+        /// `TCA_OPTIONS`, here a plain `struct tc_fifo_qopt`: the limit.
+        const TCA_OPTIONS: u16 = 2;
+        let header = TcHeader { index: index.cast_signed(), parent: TcHandle::ROOT, ..TcHeader::default() };
+        let options = DefaultNla::new(TCA_OPTIONS, bytes.to_ne_bytes().to_vec());
+        let attributes = vec![TcAttribute::Kind("bfifo".to_owned()), TcAttribute::Other(options)];
+        let message = TcMessage::from_parts(header, attributes);
+        self.send(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Makes a pair of interfaces, each at once in its own namespace.

@@ -17,6 +17,8 @@ pub(crate) struct Interface {
     pub(crate) mtu: u32,
     pub(crate) addresses: Vec<Prefix>,
     pub(crate) offloads: Vec<Offload>,
+    /// Room of its queue, bytes.
+    pub(crate) queue: Option<u32>,
     /// Whether anything here needs IPv6; it is disabled otherwise, since enabling it joins groups and says so.
     pub(crate) ipv6: bool,
     pub(crate) kind: Kind,
@@ -59,6 +61,7 @@ pub(crate) fn interfaces(topology: &Topology) -> Vec<Interface> {
                     mtu: spec.mtu,
                     addresses: side.addresses.clone(),
                     offloads: side.offloads.clone(),
+                    queue: side.queue_bytes,
                     ipv6: wants_ipv6(host, &side.interface, &side.addresses),
                     kind: Kind::Veth { link, end },
                 });
@@ -77,6 +80,7 @@ pub(crate) fn interfaces(topology: &Topology) -> Vec<Interface> {
                 mtu: parent.mtu,
                 addresses: vlan.addresses.clone(),
                 offloads: parent.offloads.clone(),
+                queue: None,
                 ipv6: wants_ipv6(host, &vlan.name, &vlan.addresses),
                 kind: Kind::Vlan(vlan.clone()),
             });
@@ -95,6 +99,7 @@ fn bridge_interface(index: usize, host: &HostSpec, bridge: &BridgeSpec, mac: Mac
         mtu: ports.map(|port| port.mtu).min().unwrap_or(super::spec::DEFAULT_MTU),
         addresses: bridge.addresses.clone(),
         offloads: Vec::new(),
+        queue: None,
         ipv6: wants_ipv6(host, &bridge.name, &bridge.addresses),
         kind: Kind::Bridge { ports: bridge.ports.clone(), learning: bridge.learning },
     }

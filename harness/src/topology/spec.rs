@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Mac, Prefix};
 use super::ethtool::Offload;
+use super::local::SocketSpec;
 
 /// Hosts and the links between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,13 @@ pub struct HostSpec {
     /// Permanent neighbours beside those which are computed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<NeighbourSpec>,
+    /// Rules of the packet filter, in the language of nft(8), which loads them; a scenario that has some requires
+    /// `nftables`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nftables: Option<String>,
+    /// UDP sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<SocketSpec>,
 }
 
 /// A pair of virtual Ethernet interfaces.
@@ -100,6 +108,11 @@ pub struct EndSpec {
     /// Offloads that stay on; all others are turned off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offloads: Vec<Offload>,
+    /// Room of the queue on the way out, bytes with Ethernet headers (the queueing discipline `bfifo`). A link's other
+    /// end always takes what comes, so that the queue is empty but for the packet that enters it: what is larger than
+    /// this is dropped, and nothing else. Without it there is no queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_bytes: Option<u32>,
 }
 
 /// A transparent bridge: no spanning tree, no multicast snooping, and every reserved group address that the kernel

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::address::Prefix;
 use super::plan::{self, Interface, Kind};
@@ -58,6 +58,7 @@ impl Topology {
             check.routes(index, host);
             check.neighbours(index, host);
             check.sysctls(host);
+            check.local(index, host);
         }
         if check.problems.is_empty() { Ok(()) } else { Err(InvalidTopology { problems: check.problems }) }
     }
@@ -238,6 +239,26 @@ impl Check<'_> {
         }
     }
 
+    fn local(&mut self, index: usize, host: &HostSpec) {
+        if host.nftables.as_ref().is_some_and(|rules| rules.trim().is_empty()) {
+            self.say(format!("host '{}', nftables", host.name), "has no rule");
+        }
+        let mut seen = BTreeSet::new();
+        for socket in &host.sockets {
+            let place = format!("host '{}', socket {}", host.name, SocketAddr::new(socket.address, socket.port));
+            let interfaces = self.interfaces.iter().filter(|interface| interface.host == index);
+            if !interfaces.flat_map(|interface| &interface.addresses).any(|own| own.address == socket.address) {
+                self.say(&place, "is at no address of the host");
+            }
+            if socket.port == 0 {
+                self.say(&place, "port 0 is any port");
+            }
+            if !seen.insert((socket.address, socket.port)) {
+                self.say(&place, "is given twice");
+            }
+        }
+    }
+
     fn place(&self, interface: &Interface) -> String {
         format!("host '{}', interface '{}'", self.topology.hosts[interface.host].name, interface.name)
     }
@@ -283,7 +304,7 @@ fn is_interface_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{BridgeSpec, EndSpec, Mac, NeighbourSpec, VlanSpec, presets};
+    use crate::topology::{BridgeSpec, EndSpec, Mac, NeighbourSpec, SocketSpec, VlanSpec, presets};
 
     /// What is wrong with the router preset after a change.
     fn problems(change: impl FnOnce(&mut Topology)) -> Vec<String> {
@@ -415,6 +436,27 @@ mod tests {
             found,
             ["host 'client', sysctl 'kernel.panic': is not one of a network namespace: those begin with 'net.'"]
         );
+    }
+
+    #[test]
+    fn rules_and_sockets_are_checked() {
+        let socket = |address: &str, port| SocketSpec { address: address.parse().unwrap(), port, receive_buffer: None };
+        let found = problems(|topology| {
+            topology.hosts[1].nftables = Some(" \n".to_owned());
+            topology.hosts[1].sockets = vec![socket("10.71.1.9", 5), socket("10.71.1.2", 0), socket("10.71.1.2", 0)];
+        });
+        assert_eq!(
+            found,
+            [
+                "host 'dut', nftables: has no rule",
+                "host 'dut', socket 10.71.1.9:5: is at no address of the host",
+                "host 'dut', socket 10.71.1.2:0: port 0 is any port",
+                "host 'dut', socket 10.71.1.2:0: port 0 is any port",
+                "host 'dut', socket 10.71.1.2:0: is given twice",
+            ]
+        );
+        let sound = problems(|topology| topology.hosts[1].sockets = vec![socket("10.71.1.2", 5)]);
+        assert!(sound.is_empty(), "{sound:?}");
     }
 
     #[test]

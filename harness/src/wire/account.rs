@@ -61,13 +61,25 @@ impl std::fmt::Display for Progress {
 }
 
 /// Where the packet of `fate` ended. Meant for a packet that nothing is busy with: the NAPI poll that took it in is over.
-/// `is_verdict` tells whether a drop's reason can be a tc program's verdict.
+/// `is_verdict` tells whether a drop's reason can be a tc program's verdict, `is_queue` whether a reason and a place are
+/// those of a queueing discipline.
 ///
 /// A program that returns `TC_ACT_OK` ends the chain of tc programs like one that drops, but the packet goes on; so a
 /// chain cut short says nothing by itself, and what happened afterwards decides.
-pub(super) fn end<'a>(fate: &Fate, programs: &'a Programs, is_verdict: impl Fn(u32) -> bool) -> End<'a> {
+pub(super) fn end<'a>(
+    fate: &Fate,
+    programs: &'a Programs,
+    is_verdict: impl Fn(u32) -> bool,
+    is_queue: impl Fn(u32, u64) -> bool,
+) -> End<'a> {
     if fate.left != 0 {
-        return End::Left(fate.left);
+        // tc comes before the queue. Of a packet that left by both sides it is not known which copy was dropped.
+        let queued = fate.left.is_power_of_two() && fate.dropped != 0 && is_queue(fate.reason, fate.location);
+        return if queued {
+            End::Dropped { reason: fate.reason, location: fate.location }
+        } else {
+            End::Left(fate.left)
+        };
     }
     if fate.seen_xdp == 0 {
         return End::Open(Progress::Sent);
@@ -130,6 +142,11 @@ mod tests {
         })
     }
 
+    /// Where 9 is `QDISC_DROP`.
+    fn is_queue(reason: u32, _location: u64) -> bool {
+        reason == 9
+    }
+
     const PASSED: Fate = Fate {
         seen_xdp: 1,
         seen_tc: 1,
@@ -148,7 +165,7 @@ mod tests {
 
     #[track_caller]
     fn check(fate: Fate, expected: End<'_>) {
-        assert_eq!(end(&fate, &programs(), is_verdict), expected);
+        assert_eq!(end(&fate, &programs(), is_verdict, is_queue), expected);
     }
 
     fn verdict(hook: &'static str, verdict: &'static str, program: &'static str) -> End<'static> {
@@ -161,6 +178,13 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_may_drop_what_has_left() {
+        check(Fate { left: 2, dropped: 1, reason: 9, ..PASSED }, End::Dropped { reason: 9, location: 0 });
+        // Both copies left, and one of them is gone: the packet has arrived, as far as is known.
+        check(Fate { left: 3, dropped: 1, reason: 9, ..PASSED }, End::Left(3));
+    }
+
+    #[test]
     fn xdp_verdicts() {
         let seen = Fate { seen_tc: 0, tc_passed: 0, ..PASSED };
         check(Fate { xdp_verdict: 2, ..seen }, verdict("xdp", "XDP_DROP", "x"));
@@ -169,7 +193,7 @@ mod tests {
         check(seen, verdict("xdp", "XDP_TX", "x"));
         check(Fate { dropped: 1, reason: 2, ..seen }, End::Dropped { reason: 2, location: 0 });
         let none = Programs::default();
-        assert_eq!(end(&seen, &none, is_verdict), End::Open(Progress::Xdp));
+        assert_eq!(end(&seen, &none, is_verdict, is_queue), End::Open(Progress::Xdp));
     }
 
     #[test]

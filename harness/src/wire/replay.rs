@@ -42,6 +42,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     let pinned = Pinned::here()
         .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
     let mut run = Run {
+        network,
         place: &place,
         programs: &attachments.programs,
         options,
@@ -68,6 +69,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 }
 
 struct Run<'a, 'b> {
+    network: &'a Network,
     place: &'a Place,
     programs: &'a Programs,
     options: &'a WireOptions,
@@ -217,9 +219,15 @@ impl Run<'_, '_> {
         self.leave_softirqs();
         let programs = self.programs;
         let mut ended = 0;
-        while !self.window.has_ended(&mut ended, &self.ledger, programs, &self.reasons)
-            && sys::monotonic_ns() < deadline
-        {
+        loop {
+            // Nobody else reads these sockets, and not before all frames are on their way.
+            for (socket, datagrams) in self.network.read_sockets() {
+                self.window.taken(socket, datagrams, &self.ledger, programs, &self.reasons);
+            }
+            let all = self.window.has_ended(&mut ended, &self.ledger, programs, &self.reasons);
+            if all || sys::monotonic_ns() >= deadline {
+                break;
+            }
             std::thread::yield_now();
         }
         self.window.harvest(&self.ledger, programs, &self.reasons, &mut self.books);

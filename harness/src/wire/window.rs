@@ -1,14 +1,17 @@
 //! The packets under way, and the account of those that have ended.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use bpflab_programs::ledger::{LEFT_CLIENT, LEFT_SERVER, SLOTS};
 
-use super::account::{End, Programs, end, may_be_verdict};
+use super::account::{End, Programs, Progress, end, may_be_verdict};
 use super::ledger::Ledger;
 use super::{KernelDrop, LISTED, Unaccounted, WireOutcome};
 use crate::kernel::reasons::DropReasons;
+use crate::kernel::symbols;
 use crate::observation;
+use crate::suite::drops;
 
 /// Bytes of frames in one window: a window that holds large frames ends before its slots do, so that memory stays small.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -20,6 +23,8 @@ pub(super) struct Packet {
     pub(super) time_ns: u64,
     pub(super) slot: u32,
     pub(super) data: Vec<u8>,
+    /// A socket had it.
+    taken: bool,
 }
 
 /// The packets sent since everything was last accounted for.
@@ -62,7 +67,7 @@ impl Window {
         }
         let Some(slot) = self.slots.free() else { return Err(data) };
         self.bytes += data.len();
-        self.packets.push(Packet { number, time_ns, slot, data });
+        self.packets.push(Packet { number, time_ns, slot, data, taken: false });
         Ok(())
     }
 
@@ -75,6 +80,25 @@ impl Window {
         self.packets.truncate(sent);
     }
 
+    /// Ends the packets that a UDP socket has had, which are `datagrams` of those addressed to it that the kernel holds.
+    /// Newer kernels are silent about their end (seen on 6.18; `skb_consume_udp`, net/ipv4/udp.c).
+    pub(super) fn taken(
+        &mut self,
+        socket: SocketAddr,
+        datagrams: u64,
+        ledger: &Ledger,
+        programs: &Programs,
+        reasons: &DropReasons,
+    ) {
+        let to_it = format!("> {socket}");
+        let held = |packet: &&mut Packet| {
+            packet_end(packet, ledger, programs, reasons) == End::Open(Progress::Stack)
+                && crate::flow_name::of(&packet.data).ends_with(&to_it)
+        };
+        let most = usize::try_from(datagrams).unwrap_or(usize::MAX);
+        self.packets.iter_mut().filter(held).take(most).for_each(|packet| packet.taken = true);
+    }
+
     /// Whether every packet has ended; `from` is where the last look stopped, and is moved on.
     pub(super) fn has_ended(
         &self,
@@ -84,10 +108,7 @@ impl Window {
         reasons: &DropReasons,
     ) -> bool {
         while let Some(packet) = self.packets.get(*from) {
-            if matches!(
-                end(&ledger.fate(packet.slot), programs, |reason| may_be_verdict(&reasons.name(reason))),
-                End::Open(_)
-            ) {
+            if matches!(packet_end(packet, ledger, programs, reasons), End::Open(_)) {
                 return false;
             }
             *from += 1;
@@ -98,8 +119,7 @@ impl Window {
     /// Books every packet and empties the window.
     pub(super) fn harvest(&mut self, ledger: &Ledger, programs: &Programs, reasons: &DropReasons, books: &mut Books) {
         for packet in &self.packets {
-            let fate = ledger.fate(packet.slot);
-            let end = end(&fate, programs, |reason| may_be_verdict(&reasons.name(reason)));
+            let end = packet_end(packet, ledger, programs, reasons);
             if matches!(end, End::Open(_)) {
                 self.slots.taken[packet.slot as usize] = true;
             } else {
@@ -111,6 +131,19 @@ impl Window {
         self.bytes = 0;
         self.slots.next = 0;
     }
+}
+
+/// Where a packet ended, with this kernel's names of reasons and functions.
+fn packet_end<'a>(packet: &Packet, ledger: &Ledger, programs: &'a Programs, reasons: &DropReasons) -> End<'a> {
+    let place = |location| symbols::functions([location]).ok()?.remove(&location);
+    let fate = ledger.fate(packet.slot);
+    let end = end(
+        &fate,
+        programs,
+        |reason| may_be_verdict(&reasons.name(reason)),
+        |reason, location| drops::is_queue(&reasons.name(reason), || place(location)),
+    );
+    if packet.taken && end == End::Open(Progress::Stack) { End::Local } else { end }
 }
 
 /// The account of a run.
@@ -189,6 +222,7 @@ impl Books {
             .map(|((by, reason, place, flow), packets)| observation::Drop {
                 by: by.split(' ').next().unwrap_or(by).to_owned(),
                 reason: reason.to_owned(),
+                class: observation::DropClass::Verdict,
                 place,
                 host: host.to_owned(),
                 flow,

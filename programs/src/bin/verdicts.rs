@@ -3,9 +3,11 @@
 #![no_main]
 #![allow(missing_docs, reason = "the program macros repeat each documented function without its documentation")]
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// Drops frames of an odd number of bytes.
@@ -54,15 +56,44 @@ pub fn shot_udp_else_ok(ctx: TcContext) -> i32 {
     if is_udp(&ctx) { TC_ACT_SHOT } else { TC_ACT_OK }
 }
 
+/// Segments of at least [`LARGE`] bytes that `shot_large_segments` has seen.
+#[btf_map]
+static SEGMENTS: Array<u64, 1> = Array::new();
+/// Which of them are dropped: bit n for the n-th, from 0.
+#[unsafe(no_mangle)]
+static LOSE: Global<u64> = Global::new(0);
+/// A frame from here on is a segment with data.
+const LARGE: u32 = 1000;
+
+/// Drops chosen frames among the large ones of IPv4 TCP, each once; a link that loses what a test decides.
+#[classifier]
+pub fn shot_large_segments(ctx: TcContext) -> i32 {
+    if ctx.len() < LARGE || !is_protocol(&ctx, 6) {
+        return TC_ACT_UNSPEC;
+    }
+    let Some(seen) = SEGMENTS.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    // SAFETY: the map's only value; one direction of one connection passes here, a segment at a time.
+    let number = unsafe {
+        *seen += 1;
+        *seen - 1
+    };
+    if number < 64 && LOSE.load() >> number & 1 == 1 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+}
+
 #[inline(always)]
 fn is_udp(ctx: &TcContext) -> bool {
+    is_protocol(ctx, 17)
+}
+
+#[inline(always)]
+fn is_protocol(ctx: &TcContext, wanted: u8) -> bool {
     let (data, end) = (ctx.data(), ctx.data_end());
     if data + 24 > end {
         return false;
     }
     // SAFETY: within the frame, by the check above: the ethertype, and the protocol of an IPv4 header.
     let (ethertype, protocol) = unsafe { (((data + 12) as *const [u8; 2]).read(), ((data + 23) as *const u8).read()) };
-    ethertype == [0x08, 0x00] && protocol == 17
+    ethertype == [0x08, 0x00] && protocol == wanted
 }
 
 #[cfg(not(test))]

@@ -52,7 +52,7 @@ const fn since(major: u32, minor: u32, commit: &'static str) -> Option<Since> {
 const NEWER: &str = "a newer kernel (the VM matrix has some)";
 
 /// All features, in the order in which `doctor` shows them.
-pub static FEATURES: [Feature; 22] = [
+pub static FEATURES: [Feature; 23] = [
     Feature {
         name: "root",
         essential: true,
@@ -187,6 +187,15 @@ pub static FEATURES: [Feature; 22] = [
         costs: "delay, loss and reordering on links",
         get: "a kernel built with CONFIG_NET_SCH_NETEM; `modprobe sch_netem`",
         probe: run::netem,
+    },
+    Feature {
+        name: "nftables",
+        essential: false,
+        since: since(3, 13, "96518518cc41"),
+        config: Some("CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET, and the program nft"),
+        costs: "scenarios with rules of the packet filter",
+        get: "`apt install nftables`, and a kernel built with CONFIG_NF_TABLES; `modprobe nf_tables`",
+        probe: run::nftables,
     },
     Feature {
         name: "bloom-filter",

@@ -9,6 +9,7 @@ use aya::maps::MapType;
 use super::net::Veth;
 use super::{Answer, machine};
 use crate::kernel::btf::{Btf, BtfError, Kind};
+use crate::kernel::nft;
 use crate::sys::{self, ProgramKind};
 
 /// `BPF_PROG_TYPE_KPROBE`
@@ -151,6 +152,17 @@ pub fn tcx() -> Answer {
         link.map(|_link| "a program was attached by tcx".to_owned())
             .map_err(|source| Trouble::new("attach a program by tcx", source))
     }))
+}
+
+pub fn nftables() -> Answer {
+    // A table of both families with a hook: what rules are put in.
+    const RULES: &str = "table inet probe { chain forward { type filter hook forward priority 0; }; }";
+    match Veth::with(|_| Ok(nft::load_rules(RULES))) {
+        Ok(Ok(())) => Answer::Yes("a table with a hook was made".to_owned()),
+        // nft says in words why it failed; without rights not even the namespace would have been made.
+        Ok(Err(error)) => Answer::No(format!("cannot load a rule: {error}")),
+        Err(trouble) => trouble.answer(),
+    }
 }
 
 pub fn netem() -> Answer {

@@ -2,7 +2,8 @@
 
 use bpflab_programs::packet::FlowKey;
 use bpflab_programs::tcp_state::{
-    CLOSED, CLOSING, Connection, ESTABLISHED, FIN_WAIT, Half, MIDSTREAM, RESET, SYN_RECEIVED, SYN_SENT, Totals,
+    CLOSED, CLOSING, Connection, ESTABLISHED, FIN_WAIT, HAS_WINDOW, Half, MIDSTREAM, RESET, SYN_RECEIVED, SYN_SENT,
+    Totals,
 };
 
 use crate::observation::{self, Handshake, PerDirection, Rtt, Tcp};
@@ -88,6 +89,8 @@ fn describe(connection: &Connection) -> observation::Connection {
         window_updates: sides.each(|half| half.window_updates.into()),
         rtt_to_server: rtt(sides.halves[0]),
         rtt_to_client: rtt(sides.halves[1]),
+        client_window: window(sides.halves[0]),
+        server_window: window(sides.halves[1]),
         client: sides.names[0].clone(),
         server: sides.names[1].clone(),
     }
@@ -105,6 +108,10 @@ const fn state_name(state: u8) -> &'static str {
         MIDSTREAM => "midstream",
         _ => "unknown",
     }
+}
+
+fn window(half: &Half) -> Option<u16> {
+    (half.flags & HAS_WINDOW != 0).then_some(half.window)
 }
 
 fn rtt(half: &Half) -> Rtt {

@@ -58,8 +58,8 @@ pub(super) fn report(transitions: &[Transition], hosts: &BTreeMap<u32, String>) 
         .iter()
         .map(|transition| observation::Transition {
             host: hosts.get(&transition.netns).map_or_else(|| format!("netns-{}", transition.netns), Clone::clone),
-            local: socket(transition.family, &transition.local, transition.local_port),
-            remote: socket(transition.family, &transition.remote, transition.remote_port),
+            local: socket_name(transition.family, &transition.local, transition.local_port),
+            remote: socket_name(transition.family, &transition.remote, transition.remote_port),
             from: state_name(transition.old),
             to: state_name(transition.new),
         })
@@ -67,7 +67,7 @@ pub(super) fn report(transitions: &[Transition], hosts: &BTreeMap<u32, String>) 
 }
 
 /// An IPv4 connection of an IPv6 socket is written as what it is on the wire.
-fn socket(family: u16, address: &[u8; 16], port: u16) -> String {
+pub(in crate::suite) fn socket_name(family: u16, address: &[u8; 16], port: u16) -> String {
     let family = if family == AF_INET6 { FAMILY_IPV6 } else { FAMILY_IPV4 };
     ip(family, address)
         .as_ref()
@@ -75,7 +75,7 @@ fn socket(family: u16, address: &[u8; 16], port: u16) -> String {
         .map_or_else(String::new, |ip| SocketAddr::new(ip, port).to_string())
 }
 
-fn state_name(state: u16) -> String {
+pub(in crate::suite) fn state_name(state: u16) -> String {
     match STATES.get(usize::from(state)) {
         Some(name) if !name.is_empty() => (*name).to_owned(),
         _ => format!("STATE_{state}"),
