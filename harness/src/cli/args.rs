@@ -220,7 +220,8 @@ pub struct MatrixArgs {
 /// Whether verifier cost is measured, and what it is held against.
 #[derive(Debug, clap::Args)]
 pub struct CostOptions {
-    /// Measure what the suite's programs cost the verifier; done anyway where all scenarios run and there are figures.
+    /// Measure what the suite's programs cost the verifier; done anyway where all scenarios run by `vng` and there are
+    /// figures.
     #[arg(long)]
     pub costs: bool,
     /// Do not measure it.

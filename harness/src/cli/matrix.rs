@@ -42,7 +42,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
         scenarios: &args.scenarios,
         kernels: &args.kernel,
         guests: &args.guests,
-        runner: args.guests.runner.unwrap_or(Runner::Vng),
+        runner: args.guests.runner.unwrap_or_default(),
         costs,
         quiet: args.quiet,
     };
@@ -83,14 +83,15 @@ pub fn inner_loop(trials: &[Trial], args: &RunArgs) -> Result<Exit, Failure> {
     Ok(report::exit(&matrix, &ExitOn::default()))
 }
 
-/// Whether verifier cost is measured: where it is asked for, or all scenarios run and there is something to hold it
-/// against.
+/// Whether verifier cost is measured: where it is asked for, or all scenarios run by the runner that takes its time, and
+/// there is something to hold it against.
 fn wants_costs(args: &MatrixArgs) -> bool {
     let CostOptions { costs, no_costs, accept_costs, cost_figures } = &args.costs;
     if *costs || *accept_costs {
         return true;
     }
-    let is_whole = args.pattern.is_none() && args.mode.is_none();
+    let is_slow = args.guests.runner.unwrap_or_default() == Runner::Vng;
+    let is_whole = args.pattern.is_none() && args.mode.is_none() && is_slow;
     if is_whole && !no_costs && !cost_figures.exists() {
         eprintln!("bpflab: verifier cost is not measured: there are no figures in {}", cost_figures.display());
     }

@@ -125,7 +125,7 @@ impl Code {
         if kind.target.is_none() {
             return self.load(name, program, function, &kind, 0);
         }
-        let mut reason = "it is not known for which tracepoint or function it is".to_owned();
+        let mut reason = "it is attached to nothing on this kernel".to_owned();
         for target in targets {
             let loaded = kind.btf_id(target).and_then(|id| self.load(name, program, function, &kind, id));
             match loaded {

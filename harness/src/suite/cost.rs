@@ -5,6 +5,7 @@ use super::drops::Drops;
 use super::flows::Flows;
 use super::latency::Latency;
 use super::protocols::Protocols;
+use super::sockets::Sockets;
 use super::tcp_state::TcpState;
 use super::{Analyzer, Hook};
 use crate::error::chain;
@@ -56,7 +57,7 @@ const fn entry(name: &'static str, elf: &'static [u8], load: fn() -> Result<Load
 }
 
 /// The objects by name.
-static OBJECTS: [Entry; 6] = [
+static OBJECTS: [Entry; 7] = [
     entry("drops", suite::DROPS, || analyzer(Drops::load(CLOCK, &Default::default()))),
     entry("flows", suite::FLOWS, || analyzer(Flows::load(CLOCK, &Default::default()))),
     entry("latency", suite::LATENCY, || {
@@ -64,6 +65,7 @@ static OBJECTS: [Entry; 6] = [
     }),
     Entry { apart: &["ledger_xdp_frags"], ..entry("ledger", suite::LEDGER, || bare(wire::ledger_object())) },
     entry("protocols", suite::PROTOCOLS, || analyzer(Protocols::load(CLOCK, &Default::default()))),
+    entry("sockets", suite::SOCKETS, || analyzer(Sockets::load(CLOCK, &Default::default()))),
     entry("tcp_state", suite::TCP_STATE, || analyzer(TcpState::load(CLOCK, &Default::default()))),
 ];
 const CLOCK: Clock = Clock::Capture;

@@ -65,10 +65,7 @@ impl Needs {
     pub fn of(trials: &[Trial]) -> Self {
         let files = trials.iter().filter_map(|trial| trial.found.capture(&trial.root)).collect();
         let required = trials.iter().flat_map(|trial| &trial.found.scenario.requires);
-        let tools = required.filter_map(|requirement| match requirement {
-            Requirement::Tool { name, .. } => Some(name.clone()),
-            _ => None,
-        });
+        let tools = required.filter_map(Requirement::tool).map(str::to_owned);
         Self { files, tools: tools.collect() }
     }
 }

@@ -32,6 +32,8 @@ pub struct Feature {
     pub costs: &'static str,
     /// How to get it.
     pub get: &'static str,
+    /// The program that it takes, beside the kernel.
+    pub tool: Option<&'static str>,
     /// Finds out.
     pub(super) probe: fn() -> Answer,
 }
@@ -60,6 +62,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "everything: programs, namespaces and interfaces need it",
         get: "run as root (`sudo`); in a container, with `--privileged` or `--cap-add SYS_ADMIN,NET_ADMIN,NET_RAW`",
+        tool: None,
         probe: machine::root,
     },
     Feature {
@@ -69,6 +72,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_BPF_SYSCALL"),
         costs: "everything",
         get: "a kernel built with CONFIG_BPF_SYSCALL=y; in a container, one that allows the bpf system call",
+        tool: None,
         probe: run::bpf,
     },
     Feature {
@@ -78,6 +82,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_NET"),
         costs: "lockstep mode",
         get: NEWER,
+        tool: None,
         probe: run::xdp_test_run,
     },
     Feature {
@@ -87,6 +92,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "every program that reports events: protocols, tcp_state, recorded frames",
         get: NEWER,
+        tool: None,
         probe: || run::map(MapType::RingBuf),
     },
     Feature {
@@ -96,6 +102,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_DEBUG_INFO_BTF"),
         costs: "kernel drops with reason and place, socket states, and so wire mode",
         get: "a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian's are), and /sys mounted",
+        tool: None,
         probe: run::btf,
     },
     Feature {
@@ -105,6 +112,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_BPF_JIT"),
         costs: "speed: programs are interpreted, about ten times slower",
         get: "`sysctl net.core.bpf_jit_enable=1`, or a kernel built with CONFIG_BPF_JIT=y",
+        tool: None,
         probe: machine::jit,
     },
     Feature {
@@ -114,6 +122,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_VETH"),
         costs: "wire mode",
         get: "a kernel built with CONFIG_VETH; `modprobe veth`",
+        tool: None,
         probe: run::xdp_native_veth,
     },
     Feature {
@@ -123,6 +132,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS"),
         costs: "wire mode",
         get: "a kernel built with CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS; `modprobe cls_bpf sch_ingress`",
+        tool: None,
         probe: run::tc_clsact,
     },
     Feature {
@@ -132,6 +142,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "the kernel's reasons of drops; the places remain",
         get: NEWER,
+        tool: None,
         probe: || run::kfree_skb_args(3),
     },
     Feature {
@@ -141,6 +152,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "certainty about which host dropped a packet that a socket had already taken",
         get: NEWER,
+        tool: None,
         probe: || run::kfree_skb_args(4),
     },
     Feature {
@@ -150,6 +162,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "the fastest injector; frames are sent by packet socket instead",
         get: NEWER,
+        tool: None,
         probe: run::xdp_live_frames,
     },
     Feature {
@@ -159,6 +172,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_NET_XGRESS"),
         costs: "scenarios with tcx programs; tc programs are attached by clsact",
         get: NEWER,
+        tool: None,
         probe: run::tcx,
     },
     Feature {
@@ -168,6 +182,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_KPROBE_EVENTS"),
         costs: "programs at kernel functions",
         get: "a kernel built with CONFIG_KPROBE_EVENTS=y (the VM matrix has some)",
+        tool: None,
         probe: run::kprobes,
     },
     Feature {
@@ -177,6 +192,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"),
         costs: "BTF-typed programs at kernel functions",
         get: "a kernel built with CONFIG_FUNCTION_TRACER=y and CONFIG_DYNAMIC_FTRACE=y (the VM matrix has some)",
+        tool: None,
         probe: run::fentry,
     },
     Feature {
@@ -186,6 +202,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_NET_SCH_NETEM"),
         costs: "delay, loss and reordering on links",
         get: "a kernel built with CONFIG_NET_SCH_NETEM; `modprobe sch_netem`",
+        tool: None,
         probe: run::netem,
     },
     Feature {
@@ -195,6 +212,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET, and the program nft"),
         costs: "scenarios with rules of the packet filter",
         get: "`apt install nftables`, and a kernel built with CONFIG_NF_TABLES; `modprobe nf_tables`",
+        tool: Some("nft"),
         probe: run::nftables,
     },
     Feature {
@@ -204,6 +222,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "scenarios with bloom filter maps",
         get: NEWER,
+        tool: None,
         probe: || run::map(MapType::BloomFilter),
     },
     Feature {
@@ -213,6 +232,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "scenarios with user ring buffers",
         get: NEWER,
+        tool: None,
         probe: || run::map(MapType::UserRingBuf),
     },
     Feature {
@@ -222,6 +242,7 @@ pub static FEATURES: [Feature; 23] = [
         config: Some("CONFIG_MMU and a 64-bit JIT"),
         costs: "scenarios with arenas",
         get: NEWER,
+        tool: None,
         probe: || run::map(MapType::Arena),
     },
     Feature {
@@ -231,6 +252,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "objects that pin their maps or programs by name",
         get: "`mount -t bpf bpf /sys/fs/bpf`",
+        tool: None,
         probe: machine::bpffs,
     },
     Feature {
@@ -240,6 +262,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "tracepoint programs that are not BTF-typed",
         get: "`mount -t tracefs tracefs /sys/kernel/tracing`",
+        tool: None,
         probe: machine::tracefs,
     },
     Feature {
@@ -249,6 +272,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "cgroup programs",
         get: "`mount -t cgroup2 cgroup2 /sys/fs/cgroup`",
+        tool: None,
         probe: machine::cgroup2,
     },
     Feature {
@@ -258,6 +282,7 @@ pub static FEATURES: [Feature; 23] = [
         config: None,
         costs: "speed of the VM matrix: guests are emulated, about ten times slower",
         get: "a machine with /dev/kvm that this user may open (nested virtualisation, group kvm)",
+        tool: None,
         probe: run::kvm,
     },
 ];

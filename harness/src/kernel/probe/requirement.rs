@@ -51,6 +51,16 @@ pub enum Requirement {
 const KEYS: [&str; 4] = ["kernel", "tracepoint", "tool", "mode"];
 
 impl Requirement {
+    /// The program that it takes, if any.
+    #[must_use]
+    pub fn tool(&self) -> Option<&str> {
+        match self {
+            Self::Tool { name, .. } => Some(name),
+            Self::Feature(feature) => feature.tool,
+            _ => None,
+        }
+    }
+
     /// All that a mode of running scenarios needs, one by one.
     #[must_use]
     pub fn of_mode(mode: impl Into<RunMode>) -> Vec<Self> {

@@ -90,7 +90,7 @@ fn a_program_without_a_place_has_a_reason_and_so_has_one_that_is_nowhere() {
         let costs = measure(&object, suite::DROPS, targets, &|program| program == "kfree_skb").unwrap();
         costs[0].reason.clone().unwrap()
     };
-    assert_eq!(reason(&[]), "it is not known for which tracepoint or function it is");
+    assert_eq!(reason(&[]), "it is attached to nothing on this kernel");
     assert_eq!(reason(&[("kfree_skb", "no_such")]), "no_such: the kernel has none of that name");
     // Of several candidates the first that the kernel takes counts.
     let mut drops = crate::suite::drops::Drops::load(Clock::Capture, &Default::default()).unwrap();
