@@ -1,7 +1,7 @@
 //! The person behind the lab: under sudo not root, but who called sudo.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Home folder of whoever started the lab; none if the system knows of none.
@@ -17,6 +17,18 @@ pub fn home() -> Option<PathBuf> {
 #[must_use]
 pub fn owner() -> Option<(u32, u32)> {
     sudo()
+}
+
+/// Gives everything at and below `path` to `owner`, if there is one.
+pub fn give(path: &Path, owner: Option<(u32, u32)>) {
+    let Some((uid, gid)) = owner else { return };
+    // A file that stays root's can be read all the same.
+    let _ = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
+    if path.is_dir() && !path.is_symlink() {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            give(&entry.path(), owner);
+        }
+    }
 }
 
 /// Who called sudo, if this process is root by sudo and the caller was not root already.

@@ -111,6 +111,8 @@ fn environment() -> Vec<Check> {
         tool("vng", "the VM matrix by virtme-ng"),
         tool("qemu-system-x86_64", "the VM matrix"),
         tool("virtiofsd", "shared folders of the VM matrix's guests"),
+        tool("busybox", "restored guests (`--runner fast`)"),
+        tool("mke2fs", "restored guests (`--runner fast`)"),
         Check::new(
             "bpf-linker",
             tools::tool("bpf-linker"),

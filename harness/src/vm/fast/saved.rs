@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::kernels::{Image, Lock, Pruned, bytes};
+use super::super::kernels::{Image, Lock, Pruned, bytes, folders};
 use super::super::kvm::{self, Acceleration};
 use super::super::runner::{Runner, RunnerError, Setting, make};
 use super::boot::Boot;
 use super::machine::{self, Disks};
 use super::payload::{DISK_BYTES, file_system};
 use super::{GUESTS, initramfs};
+use crate::invoker;
 
 /// Part of each key; raised when something changes that is in none of the other parts.
 const FORMAT: &str = "1";
@@ -53,6 +54,7 @@ impl Saved {
         if made.is_err() {
             let _ = std::fs::remove_dir_all(&work);
         }
+        invoker::give(&guests, invoker::owner());
         made.map(|()| saved)
     }
 
@@ -115,21 +117,22 @@ impl Saved {
 pub fn prune(cache: &Path, all: bool) -> Result<Vec<Pruned>, RunnerError> {
     let guests = cache.join(GUESTS);
     let mut pruned = Vec::new();
-    for folder in std::fs::read_dir(&guests).into_iter().flatten().flatten().map(|entry| entry.path()) {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "locks" || name == "work" {
-            continue;
-        }
+    let (saved, work) = (folders(&guests), folders(&guests.join("work")));
+    for folder in saved.iter().chain(&work) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let used = std::fs::metadata(folder.join("state")).and_then(|state| state.modified()).ok();
         let is_idle = used.is_none_or(|used| used.elapsed().is_ok_and(|idle| idle > IDLE_LIMIT));
-        let why = match (all, is_idle) {
-            (true, _) => "all was to go",
-            (false, true) => "it was not restored for two weeks",
-            (false, false) => continue,
+        let why = match (&*name, all, is_idle) {
+            ("locks" | "work", ..) => continue,
+            _ if work.contains(folder) => "a run ended without removing it",
+            (_, true, _) => "all was to go",
+            (_, false, true) => "it was not restored for two weeks",
+            (_, false, false) => continue,
         };
-        let Some(_lock) = Lock::try_take(&guests.join("locks").join(&name))? else { continue };
-        let bytes = bytes(&folder);
-        std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
+        // Who has the lock is at work on it.
+        let Some(_lock) = Lock::try_take(&guests.join("locks").join(&*name))? else { continue };
+        let bytes = bytes(folder);
+        std::fs::remove_dir_all(folder).map_err(failed(folder))?;
         pruned.push(Pruned { what: format!("saved guest {name}"), why, bytes });
     }
     Ok(pruned)
@@ -189,4 +192,40 @@ pub fn quoted(path: &Path) -> String {
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunnerError {
     let path = path.to_owned();
     |source| RunnerError::Folder { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pruning_takes_what_is_idle_or_broken_and_leaves_what_is_used_or_locked() {
+        let cache = tempfile::tempdir().unwrap();
+        let guests = cache.path().join(GUESTS);
+        let add = |name: &str, age: Duration| {
+            let folder = guests.join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            let state = File::create(folder.join("state")).unwrap();
+            state.set_modified(SystemTime::now() - age).unwrap();
+        };
+        let (day, month) = (Duration::from_secs(86_400), Duration::from_secs(30 * 86_400));
+        add("used", day);
+        add("idle", month);
+        add("locked", month);
+        add("work/killed", day);
+        std::fs::create_dir_all(guests.join("stateless")).unwrap();
+        let lock = Lock::try_take(&guests.join("locks/locked")).unwrap();
+        assert!(lock.is_some());
+        let names = |pruned: Vec<Pruned>| pruned.into_iter().map(|gone| gone.what).collect::<Vec<_>>();
+        let pruned = names(prune(cache.path(), false).unwrap());
+        assert_eq!(pruned, ["saved guest idle", "saved guest stateless", "saved guest killed"]);
+        drop(lock);
+        assert_eq!(names(prune(cache.path(), true).unwrap()), ["saved guest locked", "saved guest used"]);
+        assert!(prune(&cache.path().join("nowhere"), true).unwrap().is_empty());
+    }
+
+    #[test]
+    fn paths_are_quoted_for_the_shell() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
 }

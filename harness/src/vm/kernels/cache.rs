@@ -210,14 +210,7 @@ impl Cache {
 
     /// Gives everything at and below `path` to who called sudo.
     pub(super) fn give(&self, path: &Path) {
-        let Some((uid, gid)) = self.owner else { return };
-        // A file that stays root's can be read all the same.
-        let _ = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
-        if path.is_dir() && !path.is_symlink() {
-            for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-                self.give(&entry.path());
-            }
-        }
+        invoker::give(path, self.owner);
     }
 
     /// Gives the cache's own folders, without what is in them, and the locks.
@@ -234,7 +227,7 @@ impl Cache {
 }
 
 /// The folders in `folder`, by name.
-pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
+pub fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     found.sort();

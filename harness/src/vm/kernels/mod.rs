@@ -24,6 +24,7 @@ mod version;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use cache::folders;
 pub use cache::{Cache, Row, State, lab_cache};
 pub(super) use entry::bytes;
 pub use entry::{Entry, File, Origin};
