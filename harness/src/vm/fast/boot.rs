@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::super::console::Console;
 use super::super::kernels::Image;
 use super::super::process::ProcessGroup;
 use super::super::runner::{RunnerError, Setting, make, open};
-use super::machine::{self, Disks, with_option};
+use super::machine::{self, Disks};
 use super::qmp::Monitor;
 
 /// An emulated guest boots in 5 s on an idle machine.
@@ -29,7 +30,6 @@ const READY: &str = "ready\n";
 /// A guest on its way to being saved.
 pub struct Boot {
     processes: ProcessGroup,
-    /// A socket's path must be short, so it has a folder of its own.
     sockets: tempfile::TempDir,
     said: File,
     text: String,
@@ -44,10 +44,8 @@ impl Boot {
         let (console, said, log) = (logs.join("boot.log"), logs.join("boot.out"), logs.join("boot-qemu.log"));
         make(&console)?;
         let out = make(&said)?;
-        let sockets =
-            tempfile::tempdir().map_err(|source| RunnerError::Folder { path: std::env::temp_dir(), source })?;
         let mut command = machine::command(image, setting, disks, &console)?;
-        command.arg("-qmp").arg(with_option("unix:", &sockets.path().join("qmp"), ",server=on,wait=off"));
+        let sockets = machine::monitored(&mut command)?;
         let processes = machine::start(&mut command, out, Vec::new(), &make(&log)?)?;
         let (said, printed) = (open(said)?, open(console)?);
         Ok(Self { processes, sockets, said, text: String::new(), printed, console: Console::default(), log })
@@ -72,6 +70,9 @@ impl Boot {
                 _ if !signs.is_empty() => signs[0].1.clone(),
                 (_, Err(error)) => format!("its output cannot be read: {error}"),
                 (Err(error), _) => format!("QEMU's end is not known: {error}"),
+                (Ok(Some(status)), _) if status.signal() == Some(libc::SIGBUS) => {
+                    "there is no room for its memory in the cache: the disk is full".to_owned()
+                }
                 (Ok(Some(status)), _) => format!("QEMU ended ({status}){}", self.complaint()),
                 (Ok(None), _) if Instant::now() > deadline => {
                     format!("it was not ready after {} s", BOOT_LIMIT.as_secs())
@@ -98,7 +99,8 @@ impl Boot {
     }
 
     fn try_save(&mut self, state: &Path) -> io::Result<()> {
-        let mut monitor = Monitor::connect(&self.sockets.path().join("qmp"))?;
+        let mut monitor = Monitor::connect(&machine::socket(&self.sockets))?;
+        monitor.leave_memory_out()?;
         monitor.call("migrate-set-parameters", &json!({ "max-bandwidth": SAVE_RATE }))?;
         let to = format!("exec:cat > {}", super::saved::quoted(state));
         monitor.call("migrate", &json!({ "uri": to }))?;

@@ -18,7 +18,7 @@ const FIRST: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "ext4"];
 
 /// Writes the initial file system of kernel `image` to `out`.
 pub fn write(image: &Image, out: &Path) -> Result<(), RunnerError> {
-    let mut files = vec![("init".to_owned(), INIT.as_bytes().to_vec()), ("bin/busybox".to_owned(), busybox()?)];
+    let mut files = vec![("init".to_owned(), INIT.as_bytes().to_vec()), ("base/busybox".to_owned(), busybox()?)];
     let mut order = String::new();
     match &image.modules {
         Some(modules) => {
@@ -37,7 +37,7 @@ pub fn write(image: &Image, out: &Path) -> Result<(), RunnerError> {
 
 fn archive(files: &[(String, Vec<u8>)], out: &Path) -> io::Result<()> {
     let mut out = io::BufWriter::new(File::create(out)?);
-    for folder in ["bin", "base", "dev"] {
+    for folder in ["base", "dev"] {
         Builder::new(folder).mode(0o755).set_mode_file_type(ModeFileType::Directory).write(&mut out, 0).finish()?;
     }
     // The kernel opens it for the first process before that has mounted anything.

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use super::super::kernels::Image;
 use super::super::process::ProcessGroup;
 use super::super::runner::{Runner, RunnerError, Setting};
@@ -22,12 +24,27 @@ pub struct Disks {
     pub modules: PathBuf,
     /// What a run brings along.
     pub payload: PathBuf,
+    /// The guest's memory, and whether the guest changes the file or a copy of its own.
+    pub memory: (PathBuf, Memory),
+}
+
+/// What becomes of what a guest writes to its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// It is in the file: of a guest that is to be saved.
+    Kept,
+    /// Only the guest itself sees it; what it does not write it has in common with all others.
+    Own,
 }
 
 /// QEMU with everything but its streams; the console goes to file `console`.
 pub fn command(image: &Image, setting: &Setting, disks: &Disks, console: &Path) -> Result<Command, RunnerError> {
     let mut command = Command::new(Runner::Fast.tool("qemu-system-x86_64")?);
     command.args(fixed(setting));
+    let (file, memory) = &disks.memory;
+    let share = if *memory == Memory::Kept { "on" } else { "off" };
+    let options = format!(",id=ram,size={}M,share={share}", setting.memory_mib);
+    command.arg("-object").arg(with_option("memory-backend-file,mem-path=", file, &options));
     command.arg("-kernel").arg(&image.vmlinuz).arg("-initrd").arg(&disks.initramfs).args(["-append", COMMAND_LINE]);
     for (id, file) in [("modules", &disks.modules), ("payload", &disks.payload)] {
         // Several guests read one file.
@@ -41,10 +58,24 @@ pub fn command(image: &Image, setting: &Setting, disks: &Disks, console: &Path) 
     Ok(command)
 }
 
+/// Lets QEMU's monitor be connected to, by the socket in the folder that is returned: a socket's path must be short.
+pub fn monitored(command: &mut Command) -> Result<TempDir, RunnerError> {
+    let folder = tempfile::tempdir().map_err(|source| RunnerError::Folder { path: std::env::temp_dir(), source })?;
+    command.arg("-qmp").arg(with_option("unix:", &socket(&folder), ",server=on,wait=off"));
+    Ok(folder)
+}
+
+/// The monitor's socket in `folder`.
+pub fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("qmp")
+}
+
 /// What is the same whatever the files are; part of a saved state's key.
 pub fn fixed(setting: &Setting) -> Vec<String> {
     let mut fixed: Vec<String> =
-        ["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35", "-smp", "1"].map(str::to_owned).to_vec();
+        ["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35,memory-backend=ram", "-smp", "1"]
+            .map(str::to_owned)
+            .to_vec();
     let acceleration = &setting.acceleration;
     for (option, value) in [
         ("-accel", acceleration.name().to_owned()),
@@ -57,7 +88,7 @@ pub fn fixed(setting: &Setting) -> Vec<String> {
 }
 
 /// `NAME=PATH` as QEMU reads it: a comma in a path is written twice.
-pub fn with_option(name: &str, path: &Path, more: &str) -> OsString {
+fn with_option(name: &str, path: &Path, more: &str) -> OsString {
     let mut text = OsString::from(name);
     match path.to_str() {
         Some(path) => text.push(path.replace(',', ",,")),

@@ -22,6 +22,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use self::machine::Memory;
 pub(super) use self::payload::build as payload;
 pub(super) use self::saved::Saved;
 pub use self::saved::prune;
@@ -59,11 +60,14 @@ pub(super) fn start(
     let (messages, console) = (folder.join("messages.jsonl"), folder.join("console.log"));
     let (out, log) = (make(&messages)?, make(&folder.join("qemu.log"))?);
     make(&console)?;
-    let mut command = machine::command(image, setting, &saved.disks(payload), &console)?;
-    saved.restore(&mut command);
+    let mut command = machine::command(image, setting, &saved.disks(payload, Memory::Own), &console)?;
+    command.args(["-incoming", "defer"]);
+    let own = machine::monitored(&mut command)?;
     let lines = format!("{}\n{}\n", setting.binary.display(), serde_json::to_string(&request).unwrap_or_default());
     let started = Instant::now();
     let processes = machine::start(&mut command, out, lines.into_bytes(), &log)?;
+    // If that fails, the guest does not say a word, and why is in QEMU's log.
+    let _ = saved.restore(&machine::socket(&own));
     Ok(Guest {
         processes,
         console: Box::new(open(console)?),
@@ -71,6 +75,6 @@ pub(super) fn start(
         started,
         // Nothing of it is kept, so it need not end in an orderly way.
         shuts_down: false,
-        own: None,
+        own: Some(own),
     })
 }

@@ -4,12 +4,14 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 /// How long QEMU may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often its socket is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A connection, ready for commands.
 pub struct Monitor {
@@ -17,9 +19,16 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`, which a QEMU that was just started makes.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        let deadline = Instant::now() + PATIENCE;
+        let stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        };
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut monitor = Self { stream: BufReader::new(stream) };
@@ -27,6 +36,12 @@ impl Monitor {
         monitor.line()?;
         monitor.call("qmp_capabilities", &json!({}))?;
         Ok(monitor)
+    }
+
+    /// Leaves memory that is in a file out of states: it is there already.
+    pub fn leave_memory_out(&mut self) -> io::Result<()> {
+        let capability = json!({ "capability": "x-ignore-shared", "state": true });
+        self.call("migrate-set-capabilities", &json!({ "capabilities": [capability] })).map(drop)
     }
 
     /// Calls `command` and gives what it returns.

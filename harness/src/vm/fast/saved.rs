@@ -2,23 +2,24 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::super::kernels::{Image, Lock, Pruned, bytes, folders};
 use super::super::kvm::{self, Acceleration};
 use super::super::runner::{Runner, RunnerError, Setting, make};
 use super::boot::Boot;
-use super::machine::{self, Disks};
+use super::machine::{self, Disks, Memory};
 use super::payload::{DISK_BYTES, file_system};
+use super::qmp::Monitor;
 use super::{GUESTS, initramfs};
 use crate::invoker;
 
 /// Part of each key; raised when something changes that is in none of the other parts.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// A saved guest that nobody restored for so long is not kept.
 const IDLE_LIMIT: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -64,26 +65,29 @@ impl Saved {
         folder.is_ok_and(|folder| std::fs::remove_dir_all(folder).is_ok())
     }
 
-    /// The machine's disks, with the one of a run.
-    pub fn disks(&self, payload: &Path) -> Disks {
-        Disks { initramfs: self.initramfs(), modules: self.modules(), payload: payload.to_owned() }
+    /// What a machine has that goes on as this guest, with the disk of a run.
+    pub fn disks(&self, payload: &Path, memory: Memory) -> Disks {
+        Disks {
+            initramfs: self.folder.join("initramfs.img"),
+            modules: self.folder.join("modules.img"),
+            payload: payload.to_owned(),
+            memory: (self.folder.join("memory"), memory),
+        }
     }
 
-    /// Makes `command`, a machine with this guest's disks, go on where it was saved.
-    pub fn restore(&self, command: &mut Command) {
-        command.args(["-incoming", &format!("exec:cat {}", quoted(&self.state()))]);
+    /// Makes a machine that was started with `-incoming defer` go on where this guest was saved.
+    ///
+    /// # Errors
+    /// QEMU's.
+    pub fn restore(&self, monitor: &Path) -> std::io::Result<()> {
+        let mut monitor = Monitor::connect(monitor)?;
+        monitor.leave_memory_out()?;
+        let uri = format!("exec:cat {}", quoted(&self.state()));
+        monitor.call("migrate-incoming", &json!({ "uri": uri })).map(drop)
     }
 
     fn state(&self) -> PathBuf {
         self.folder.join("state")
-    }
-
-    fn initramfs(&self) -> PathBuf {
-        self.folder.join("initramfs.img")
-    }
-
-    fn modules(&self) -> PathBuf {
-        self.folder.join("modules.img")
     }
 
     /// Whether it is there; remembers that it was used.
@@ -95,14 +99,15 @@ impl Saved {
     }
 
     fn make(&self, image: &Image, setting: &Setting, logs: &Path, stop: &AtomicBool) -> Result<(), RunnerError> {
-        initramfs::write(image, &self.initramfs())?;
         let blank = self.folder.join("blank.img");
         make(&blank)?.set_len(DISK_BYTES).map_err(failed(&blank))?;
+        let disks = self.disks(&blank, Memory::Kept);
+        initramfs::write(image, &disks.initramfs)?;
         match &image.modules {
-            Some(modules) => file_system(modules, &self.modules(), room_for(bytes(modules)))?,
-            None => make(&self.modules())?.set_len(1 << 20).map_err(failed(&self.modules()))?,
+            Some(modules) => file_system(modules, &disks.modules, room_for(bytes(modules)))?,
+            None => make(&disks.modules)?.set_len(1 << 20).map_err(failed(&disks.modules))?,
         }
-        let mut boot = Boot::start(image, setting, &self.disks(&blank), logs)?;
+        let mut boot = Boot::start(image, setting, &disks, logs)?;
         boot.wait(stop)?;
         boot.save(&self.state())?;
         let _ = std::fs::remove_file(blank);
