@@ -28,14 +28,13 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     write(&request_file, &serde_json::to_vec_pretty(&request).unwrap_or_default())?;
     let messages = folder.join("messages.jsonl");
     make(&messages)?;
-    let script = folder.join("guest.sh");
-    write(&script, script_text(setting, folder, &request_file, &messages).as_bytes())?;
+    let line = command_line(setting, folder, &request_file, &messages);
     let log_path = folder.join("console.log");
     let log = make(&log_path)?;
     let mut command = Command::new(&program);
     // virtme-ng leaves its own files behind when it is ended from outside.
     let own = tempfile::tempdir().map_err(|source| RunnerError::Folder { path: std::env::temp_dir(), source })?;
-    command.args(arguments(image, setting, folder, &script)).env("PATH", path()).env("TMPDIR", own.path());
+    command.args(arguments(image, setting, folder, line)).env("PATH", path()).env("TMPDIR", own.path());
     let started = Instant::now();
     let processes = ProcessGroup::start(&mut command, &log).map_err(|source| RunnerError::Start { program, source })?;
     Ok(Guest {
@@ -49,18 +48,19 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     })
 }
 
-fn script_text(setting: &Setting, folder: &Path, request: &Path, messages: &Path) -> String {
+/// What the guest's shell runs.
+fn command_line(setting: &Setting, folder: &Path, request: &Path, messages: &Path) -> String {
     let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     format!(
-        "#!/bin/sh\nexec >{} 2>&1 </dev/null\nexec {} guest {} {}\n",
-        quoted(&folder.join("guest.log")),
+        "exec {} guest {} {} >{} 2>&1 </dev/null",
         quoted(&setting.binary),
         quoted(request),
-        quoted(messages)
+        quoted(messages),
+        quoted(&folder.join("guest.log"))
     )
 }
 
-fn arguments(image: &Image, setting: &Setting, folder: &Path, script: &Path) -> Vec<String> {
+fn arguments(image: &Image, setting: &Setting, folder: &Path, line: String) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["--verbose", "--user", "root", "--cpus", "1", "--cwd", "/", "--memory"].map(str::to_owned).to_vec();
     arguments.push(format!("{}M", setting.memory_mib));
@@ -76,7 +76,7 @@ fn arguments(image: &Image, setting: &Setting, folder: &Path, script: &Path) -> 
             arguments.push(format!("--rodir={}", shown.display()));
         }
     }
-    arguments.extend(["--exec".to_owned(), format!("sh '{}'", script.display().to_string().replace('\'', r"'\''"))]);
+    arguments.extend(["--exec".to_owned(), line]);
     arguments
 }
 
