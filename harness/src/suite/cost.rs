@@ -122,8 +122,10 @@ mod tests {
 
     #[test]
     fn what_replays_cannot_do_without_loads() {
-        // Frames in several buffers came to XDP in 5.18, and are done without where they are not.
-        let needed = |cost: &&ProgramCost| cost.object != "latency" && cost.program != "ledger_xdp_frags";
+        // Frames in several buffers came to XDP in 5.18, and are done without where they are not; two programs of `drops`
+        // stand in for reasons where there are none.
+        let optional = ["ledger_xdp_frags", "queue_full", "udp_no_room"];
+        let needed = |cost: &&ProgramCost| cost.object != "latency" && !optional.contains(&cost.program.as_str());
         for cost in costs().iter().filter(needed) {
             assert_eq!(cost.reason, None, "{}/{}", cost.object, cost.program);
             assert!(cost.load_us > 0 && cost.stack_bytes <= 8 * 512, "{cost:?}");

@@ -99,7 +99,7 @@ impl Boot {
     }
 
     fn try_save(&mut self, state: &Path) -> io::Result<()> {
-        let mut monitor = Monitor::connect(&machine::socket(&self.sockets))?;
+        let mut monitor = Monitor::connect(&machine::socket(&self.sockets), &mut self.processes)?;
         monitor.leave_memory_out()?;
         monitor.call("migrate-set-parameters", &json!({ "max-bandwidth": SAVE_RATE }))?;
         let to = format!("exec:cat > {}", super::saved::quoted(state));

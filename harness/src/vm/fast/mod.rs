@@ -65,9 +65,9 @@ pub(super) fn start(
     let own = machine::monitored(&mut command)?;
     let lines = format!("{}\n{}\n", setting.binary.display(), serde_json::to_string(&request).unwrap_or_default());
     let started = Instant::now();
-    let processes = machine::start(&mut command, out, lines.into_bytes(), &log)?;
+    let mut processes = machine::start(&mut command, out, lines.into_bytes(), &log)?;
     // If that fails, the guest does not say a word, and why is in QEMU's log.
-    let _ = saved.restore(&machine::socket(&own));
+    let _ = saved.restore(&machine::socket(&own), &mut processes);
     Ok(Guest {
         processes,
         console: Box::new(open(console)?),

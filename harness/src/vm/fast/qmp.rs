@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::super::process::ProcessGroup;
+
 /// How long QEMU may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often its socket is looked for.
@@ -19,13 +21,13 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Connects to the socket at `path`, which a QEMU that was just started makes.
-    pub fn connect(path: &Path) -> io::Result<Self> {
+    /// Connects to the socket at `path`, which `qemu` makes some time after its start.
+    pub fn connect(path: &Path, qemu: &mut ProcessGroup) -> io::Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         let stream = loop {
             match UnixStream::connect(path) {
                 Ok(stream) => break stream,
-                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(error) if Instant::now() > deadline || !matches!(qemu.ended(), Ok(None)) => return Err(error),
                 Err(_) => std::thread::sleep(LOOK_EVERY),
             }
         };

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::kernels::{Image, Lock, Pruned, bytes, folders};
 use super::super::kvm::{self, Acceleration};
+use super::super::process::ProcessGroup;
 use super::super::runner::{Runner, RunnerError, Setting, make};
 use super::boot::Boot;
 use super::machine::{self, Disks, Memory};
@@ -75,12 +76,13 @@ impl Saved {
         }
     }
 
-    /// Makes a machine that was started with `-incoming defer` go on where this guest was saved.
+    /// Makes `qemu`, which was started with `-incoming defer` and is reached at `monitor`, go on where this guest was
+    /// saved.
     ///
     /// # Errors
     /// QEMU's.
-    pub fn restore(&self, monitor: &Path) -> std::io::Result<()> {
-        let mut monitor = Monitor::connect(monitor)?;
+    pub fn restore(&self, monitor: &Path, qemu: &mut ProcessGroup) -> std::io::Result<()> {
+        let mut monitor = Monitor::connect(monitor, qemu)?;
         monitor.leave_memory_out()?;
         let uri = format!("exec:cat {}", quoted(&self.state()));
         monitor.call("migrate-incoming", &json!({ "uri": uri })).map(drop)
