@@ -65,6 +65,8 @@ fn arguments(image: &Image, setting: &Setting, folder: &Path, line: String) -> V
         ["--verbose", "--user", "root", "--cpus", "1", "--cwd", "/", "--memory"].map(str::to_owned).to_vec();
     arguments.push(format!("{}M", setting.memory_mib));
     arguments.extend(["--run".to_owned(), image.vmlinuz.display().to_string()]);
+    // Notices and what is worse: each letter on an emulated console takes its time.
+    arguments.extend(["--append", "loglevel=6"].map(str::to_owned));
     arguments.push(format!("--rwdir={}", folder.display()));
     if let Acceleration::Emulation(_) = setting.acceleration {
         arguments.push("--disable-kvm".to_owned());
