@@ -208,6 +208,17 @@ impl Runner {
     }
 }
 
+/// What to make of an error at `path`.
+pub(super) fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunnerError {
+    let path = path.to_owned();
+    |source| RunnerError::Folder { path, source }
+}
+
+/// A path as a shell reads it.
+pub(super) fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
 /// Writes a file of the run.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), RunnerError> {
     std::fs::write(path, bytes).map_err(|source| RunnerError::Folder { path: path.to_owned(), source })

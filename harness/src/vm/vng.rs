@@ -12,7 +12,7 @@ use super::kernels::Image;
 use super::kvm::Acceleration;
 use super::process::ProcessGroup;
 use super::protocol::Request;
-use super::runner::{Runner, RunnerError, Setting, make, open, write};
+use super::runner::{Runner, RunnerError, Setting, make, open, quoted, write};
 use super::supervise::Guest;
 
 /// Folders that the guest covers with empty ones of its own.
@@ -50,7 +50,6 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
 
 /// What the guest's shell runs.
 fn command_line(setting: &Setting, folder: &Path, request: &Path, messages: &Path) -> String {
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     format!(
         "exec {} guest {} {} >{} 2>&1 </dev/null",
         quoted(&setting.binary),

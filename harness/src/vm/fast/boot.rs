@@ -12,7 +12,7 @@ use serde_json::json;
 use super::super::console::Console;
 use super::super::kernels::Image;
 use super::super::process::ProcessGroup;
-use super::super::runner::{RunnerError, Setting, make, open};
+use super::super::runner::{RunnerError, Setting, make, open, quoted};
 use super::machine::{self, Disks};
 use super::qmp::Monitor;
 
@@ -102,7 +102,7 @@ impl Boot {
         let mut monitor = Monitor::connect(&machine::socket(&self.sockets), &mut self.processes)?;
         monitor.leave_memory_out()?;
         monitor.call("migrate-set-parameters", &json!({ "max-bandwidth": SAVE_RATE }))?;
-        let to = format!("exec:cat > {}", super::saved::quoted(state));
+        let to = format!("exec:cat > {}", quoted(state));
         monitor.call("migrate", &json!({ "uri": to }))?;
         let deadline = Instant::now() + SAVE_LIMIT;
         let bytes = loop {

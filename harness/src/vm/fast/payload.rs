@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempPath;
 
 use super::super::kernels::Tool;
-use super::super::runner::{Needs, Runner, RunnerError, Setting};
+use super::super::runner::{Needs, Runner, RunnerError, Setting, failed};
 use crate::kernel::probe::tools;
 
 /// Bytes of the disk. A saved guest knows its size, so it is always the same; what is not used takes no room.
@@ -107,9 +107,4 @@ fn plain(path: &Path) -> PathBuf {
         }
     }
     plain
-}
-
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunnerError {
-    let path = path.to_owned();
-    |source| RunnerError::Folder { path, source }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::kernels::{Image, Lock, Pruned, bytes, folders};
 use super::super::kvm::{self, Acceleration};
 use super::super::process::ProcessGroup;
-use super::super::runner::{Runner, RunnerError, Setting, make};
+use super::super::runner::{Runner, RunnerError, Setting, failed, make, quoted};
 use super::boot::Boot;
 use super::machine::{self, Disks, Memory};
 use super::payload::{DISK_BYTES, file_system};
@@ -189,16 +189,6 @@ fn processor() -> String {
 /// Bytes of a file system that files of `bytes` fit into, with its own tables.
 const fn room_for(bytes: u64) -> u64 {
     (bytes + bytes / 4 + (32 << 20)).next_multiple_of(1 << 20)
-}
-
-/// For the shell that QEMU starts.
-pub fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunnerError {
-    let path = path.to_owned();
-    |source| RunnerError::Folder { path, source }
 }
 
 #[cfg(test)]
