@@ -152,6 +152,7 @@ fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
             attach: args.attach.iter().map(|attach| attach.0.clone()).collect(),
             globals: args.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
             maps: args.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
+            look: true,
             ..Setup::default()
         });
     }

@@ -1,6 +1,7 @@
 //! An object under test in a run: its programs attached, its maps filled before and read after, its events taken in.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,12 +10,13 @@ use serde_json::Value;
 use super::packets::Packets;
 use super::{Loader, Subject, SubjectError, SubjectOptions};
 use crate::hook::{Hook, HookKind};
+use crate::kernel::tracefs::Printed;
 use crate::object::ObjectError;
 use crate::object::elf::Elf;
-use crate::observation::{Observation, ProgramSeen, UnderTest};
+use crate::observation::{Observation, ProgramSeen, UnderTest, VerdictCount};
 use crate::rows::{Aliases, DEFAULT_PAGES, Hints, MapRows, ReadOptions, Source, TypedEvents, TypedMap, encode_global};
 use crate::suite::{Attach, Loaded, Observer, Programs, WatchedHost};
-use crate::sys::{MapHandle, map_kind};
+use crate::sys::{self, MapHandle, map_kind};
 
 /// What a scenario says of an object under test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,10 @@ pub struct Setup {
     pub omit: Vec<String>,
     /// The library that makes the maps; by default the first that takes the object.
     pub loader: Option<Loader>,
+    /// Whether the kernel counts runs and time of the programs, and what programs print is kept: for a look, not for a
+    /// test, since both speak of the machine.
+    #[serde(skip)]
+    pub look: bool,
 }
 
 /// One program of an object under test.
@@ -78,6 +84,10 @@ pub struct SubjectObserver {
     events: Vec<TypedEvents>,
     late: Vec<Late>,
     packets: Packets,
+    /// Held while the kernel counts.
+    statistics: Option<OwnedFd>,
+    printed: Option<Printed>,
+    notes: Vec<String>,
 }
 
 impl SubjectObserver {
@@ -113,10 +123,43 @@ impl SubjectObserver {
             events: Vec::new(),
             late: Vec::new(),
             packets: Packets::default(),
+            statistics: None,
+            printed: None,
+            notes: Vec::new(),
         };
+        observer.look();
         observer.events = observer.open_events()?;
         observer.fill()?;
         Ok(observer)
+    }
+
+    fn look(&mut self) {
+        if !self.setup.look {
+            return;
+        }
+        match sys::enable_statistics() {
+            Ok(held) => self.statistics = Some(held),
+            Err(error) => {
+                self.notes.push(format!("runs and their time are not known: the kernel does not count: {error}"))
+            }
+        }
+        match Printed::listen() {
+            Ok(printed) => self.printed = Some(printed),
+            Err(error) => self.notes.push(format!("what programs print is not known: no tracer: {error}")),
+        }
+    }
+
+    fn seen(&self, attach: &Attach, verdicts: &mut BTreeMap<String, Vec<VerdictCount>>) -> ProgramSeen {
+        let loaded = self.subject.loaded().find(|(name, _)| *name == attach.program);
+        let counted = loaded.filter(|_| self.statistics.is_some());
+        let counted = counted.and_then(|(_, program)| sys::program_runs(program.as_fd()).ok());
+        ProgramSeen {
+            program: attach.program.clone(),
+            hook: attach.hook.to_string(),
+            verdicts: verdicts.remove(&attach.program).unwrap_or_default(),
+            runs: counted.map(|(runs, _)| runs),
+            mean_ns: counted.and_then(|(runs, ns)| ns.checked_div(runs)),
+        }
     }
 
     /// The object.
@@ -347,7 +390,6 @@ impl Programs for Subject {
     }
 
     fn load(&mut self, program: &str, target: Option<&str>) -> Result<Loaded, ObjectError> {
-        use std::os::fd::AsFd as _;
         let loaded = self.load_program(program, target).map_err(Box::new)?;
         let fd = loaded.as_fd().try_clone_to_owned().map_err(|source| ObjectError::Map {
             object: self.name().to_owned(),
@@ -402,6 +444,7 @@ impl Observer for SubjectObserver {
         self.events.iter_mut().for_each(|events| {
             events.drain();
         });
+        self.printed.iter_mut().for_each(Printed::drain);
         Ok(())
     }
 
@@ -417,21 +460,16 @@ impl Observer for SubjectObserver {
         }
         let packets = std::mem::take(&mut self.packets);
         let (mut verdicts, changes) = packets.finish();
-        let programs = self.attaches.iter().map(|attach| ProgramSeen {
-            program: attach.program.clone(),
-            hook: attach.hook.to_string(),
-            verdicts: verdicts.remove(&attach.program).unwrap_or_default(),
-            runs: None,
-            mean_ns: None,
-        });
+        let programs = self.attaches.iter().map(|attach| self.seen(attach, &mut verdicts)).collect();
         observation.objects.push(UnderTest {
             object: self.subject.name().to_owned(),
             loader: self.subject.loader().to_string(),
-            programs: programs.collect(),
+            programs,
             changes,
             maps,
             events,
-            printed: Vec::new(),
+            printed: self.printed.take().map(Printed::finish).unwrap_or_default(),
+            notes: std::mem::take(&mut self.notes),
         });
         Ok(())
     }
