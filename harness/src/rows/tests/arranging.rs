@@ -32,7 +32,7 @@ fn rows_are_sorted_by_key_unless_hints_say_otherwise() {
     let plain = "10.0.0.8         -> n=2 ns=7\n10.0.0.9         -> n=2 ns=5\n10.0.0.10        -> n=1 ns=5\n";
     assert_eq!(text(rows("", &elements)), plain);
     let top = text(rows("sort = [\"-value.n\", \"value.ns\"]\nlimit = 2", &elements));
-    assert_eq!(top, "10.0.0.9         -> n=2 ns=5\n10.0.0.8         -> n=2 ns=7\n# 1 more rows\n");
+    assert_eq!(top, "10.0.0.9 -> n=2 ns=5\n10.0.0.8 -> n=2 ns=7\n# 1 more rows\n");
 }
 
 #[test]

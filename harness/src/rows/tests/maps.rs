@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use serde_json::{Value, json};
 
+use super::super::text::hex;
 use super::super::{Aliases, Hints, MapRows, ReadOptions, RowsError, Source, TypedMap, render};
 use super::*;
 use crate::sys::{MapHandle, MapSpec, create_map, load_btf, map_kind as kind};
@@ -90,7 +91,7 @@ fn hints_give_bytes_a_type() {
     let map = TypedMap::open(fd.as_fd(), Source { name: "m", ..Source::default() }, &hints).unwrap();
     map.set(Some(&json!("10.0.0.1")), &json!(7)).unwrap();
     map.set(Some(&json!("10.0.0.2")), &json!(9)).unwrap();
-    assert_eq!(render(&read(&map)), "10.0.0.2         -> 9\n10.0.0.1         -> 7\n");
+    assert_eq!(render(&read(&map)), "10.0.0.2 -> 9\n10.0.0.1 -> 7\n");
 }
 
 #[test]
@@ -122,10 +123,7 @@ fn prefixes_of_a_trie_are_rows() {
     for (prefix, value) in [("10.0.0.0/8", 1), ("0.0.0.0/0", 2), ("10.1.0.0/16", 3)] {
         map.set(Some(&json!(prefix)), &json!(value)).unwrap();
     }
-    assert_eq!(
-        render(&read(&map)),
-        "0.0.0.0/0        -> 2\n10.0.0.0/8       -> 1\n10.1.0.0/16      -> 3\n"
-    );
+    assert_eq!(render(&read(&map)), "0.0.0.0/0        -> 2\n10.0.0.0/8       -> 1\n10.1.0.0/16      -> 3\n");
 }
 
 #[test]
@@ -145,7 +143,9 @@ fn maps_in_maps_are_descended() {
             handle.update(Some(&index.to_ne_bytes()), &descriptor.to_ne_bytes(), 0).unwrap();
         }
         let rows = read(&open(&fd));
-        let key = |key: u32| if kind == kind::ARRAY_OF_MAPS { json!(key) } else { json!(super::super::text::hex(&key.to_ne_bytes())) };
+        // Only an array's keys need no types to be numbers.
+        let indexed = kind == kind::ARRAY_OF_MAPS;
+        let key = |key: u32| if indexed { json!(key) } else { json!(hex(&key.to_ne_bytes())) };
         let keys: Vec<_> = rows.rows.iter().map(|row| (row.key.clone().unwrap(), row.value.clone())).collect();
         let expected = [
             (json!({ "outer": key(1), "inner": 5 }), json!(50)),
@@ -153,7 +153,7 @@ fn maps_in_maps_are_descended() {
             (json!({ "outer": key(3) }), Value::Null),
         ];
         assert_eq!(keys, expected);
-        assert_eq!(rows.typed, kind == kind::ARRAY_OF_MAPS, "an array's keys need no types");
+        assert_eq!(rows.typed, indexed);
         assert!(matches!(open(&fd).set(Some(&json!(1)), &json!(2)), Err(RowsError::Descriptors(_))));
     }
 }
@@ -170,6 +170,30 @@ fn arrays_hide_their_zeros_only_where_they_are_long() {
     let hints: Hints = toml::from_str("zeros = \"show\"").unwrap();
     let map = TypedMap::open(long.as_fd(), Source { name: "m", ..Source::default() }, &hints).unwrap();
     assert_eq!(read(&map).rows.len(), 100);
+}
+
+#[test]
+fn sections_are_a_row_per_variable() {
+    // As libbpf makes `.data`: an array of one, whose value is the section.
+    let mut t = Types::native();
+    let u32_ = t.int("u32", 4, 0);
+    let count = t.structure("count", 8, &[("packets", u32_, 0), ("bytes", u32_, 32)]);
+    // Linkage 1: global.
+    let total = t.add("total", VAR, count, &[1]);
+    let limit = t.add("limit", VAR, u32_, &[1]);
+    let section = t.add(".data", DATASEC | 2, 12, &[total, 0, 8, limit, 8, 4]);
+    let types = load_btf(&t.blob.build()).unwrap();
+    let spec = MapSpec { kind: kind::ARRAY, key_size: 4, value_size: 12, max_entries: 1, ..MapSpec::default() };
+    let fd = create_map(&MapSpec { name: "obj.data", types: Some((types.as_fd(), 0, section)), ..spec }).unwrap();
+    let hints: Hints = toml::from_str("format = { \"value.limit\" = \"hex\" }").unwrap();
+    let map = TypedMap::open(fd.as_fd(), Source { name: "obj.data", ..Source::default() }, &hints).unwrap();
+    map.set(Some(&json!("limit")), &json!(255)).unwrap();
+    map.set(Some(&json!("total")), &json!({ "packets": 2 })).unwrap();
+    let rows = read(&map);
+    assert!(rows.typed);
+    assert_eq!(render(&rows), "limit    -> 0xff\ntotal    -> packets=2 bytes=0\n");
+    let said = map.set(Some(&json!("totl")), &json!(1)).unwrap_err().to_string();
+    assert_eq!(said, "cannot write value of map obj.data: there is no member totl; did you mean total?");
 }
 
 #[test]
@@ -236,10 +260,9 @@ fn a_million_entries_are_read_by_batches() {
     for key in 0..ENTRIES {
         handle.update(Some(&key.to_ne_bytes()), &u64::from(key).to_ne_bytes(), 0).unwrap();
     }
-    let hints: Hints = toml::from_str(
-        "format = { \"key\" = \"number\", \"value\" = \"number\" }\nsort = \"-value\"\nlimit = 3",
-    )
-    .unwrap();
+    let hints: Hints =
+        toml::from_str("format = { \"key\" = \"number\", \"value\" = \"number\" }\nsort = \"-value\"\nlimit = 3")
+            .unwrap();
     let map = TypedMap::open(fd.as_fd(), Source { name: "m", ..Source::default() }, &hints).unwrap();
     let rows = read(&map);
     assert_eq!(rows.more, 999_997);

@@ -1,6 +1,8 @@
 //! Hand-made types in both byte orders, real maps, real objects.
 
 mod arranging;
+mod definitions;
+mod events;
 mod hostile;
 mod maps;
 mod objects;
@@ -24,12 +26,11 @@ const BOOL: u32 = 4 << 24;
 struct Types {
     blob: Blob,
     count: u32,
-    big: bool,
 }
 
 impl Types {
     fn new(big: bool) -> Self {
-        Self { blob: Blob::new(big), count: 0, big }
+        Self { blob: Blob::new(big), count: 0 }
     }
 
     /// In this machine's byte order, for the kernel.

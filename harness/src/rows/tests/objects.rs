@@ -1,7 +1,6 @@
 //! The suite's own objects: their maps are read by the same path as anybody's.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData};
@@ -11,21 +10,17 @@ use bpflab_programs::{drops, protocols};
 use serde_json::{Value, json};
 
 use super::super::{
-    Aliases, Decoder, Encoder, EventReader, Format, Hints, MapTypes, ReadOptions, Source, TypedEvents, TypedMap,
-    encode_global, event_type, map_types, render, variables,
+    Aliases, Decoder, Encoder, Hints, MapTypes, ReadOptions, Source, TypedMap, encode_global, event_type, map_types,
+    render, variables,
 };
 use crate::kernel::btf::Btf;
 use crate::object::{LoadOptions, Object, suite};
 use crate::sys::{self, bytes_of, read_pod};
 
 /// The types in an object file.
-fn types(elf: &[u8]) -> Btf {
+pub(super) fn types(elf: &[u8]) -> Btf {
     let object = aya_obj::Object::parse(elf).unwrap();
     Btf::parse(&object.btf.unwrap().to_bytes()).unwrap()
-}
-
-fn size<T>() -> usize {
-    size_of::<T>()
 }
 
 fn key() -> FlowKey {
@@ -64,8 +59,8 @@ fn a_loaded_map_reads_what_the_typed_side_wrote() {
 /// Decodes and encodes random-looking bytes of `T` as type `id`, and compares with the type's own idea of them.
 fn round_trip<T: Pod + PartialEq + std::fmt::Debug>(btf: &Btf, id: u32) -> (T, Value) {
     let decoder = Decoder::new(btf, id).unwrap();
-    assert_eq!(decoder.size(), size::<T>());
-    let bytes: Vec<u8> = (0..size::<T>()).map(|at| (at * 37 % 251) as u8).collect();
+    assert_eq!(decoder.size(), size_of::<T>());
+    let bytes: Vec<u8> = (0..size_of::<T>()).map(|at| (at * 37 % 251) as u8).collect();
     let decoded = decoder.decode(&bytes);
     let encoded = Encoder::new(btf, id, "map m", "value").unwrap().encode(&decoded).unwrap();
     let value: T = read_pod(&encoded).unwrap();
@@ -76,33 +71,27 @@ fn round_trip<T: Pod + PartialEq + std::fmt::Debug>(btf: &Btf, id: u32) -> (T, V
 #[test]
 fn the_types_of_the_suite_go_both_ways() {
     let btf = types(suite::FLOWS);
-    let FLOWS { key, value } = of(&btf, "FLOWS");
+    let (key, value) = of(&btf, "FLOWS");
     let (typed, decoded): (FlowKey, _) = round_trip(&btf, key);
     assert_eq!(decoded["a_port"], typed.a_port);
     assert_eq!(decoded["proto"], typed.proto);
     let (typed, decoded): (Flow, _) = round_trip(&btf, value);
     assert_eq!(decoded["packets"], json!(typed.packets));
     assert_eq!(decoded["last_ns"], typed.last_ns);
-    let (typed, decoded): (HookCount, _) = round_trip(&btf, of(&btf, "HOOKS").value);
+    let (typed, decoded): (HookCount, _) = round_trip(&btf, of(&btf, "HOOKS").1);
     assert_eq!(decoded["bytes"], typed.bytes);
     let btf = types(suite::DROPS);
-    let FLOWS { key, value } = of(&btf, "DROPS");
+    let (key, value) = of(&btf, "DROPS");
     let (typed, decoded): (drops::DropKey, _) = round_trip(&btf, key);
     assert_eq!((&decoded["location"], &decoded["reason"]), (&json!(typed.location), &json!(typed.reason)));
     let (typed, decoded): (drops::DropCount, _) = round_trip(&btf, value);
     assert_eq!(decoded["packets"], typed.packets);
 }
 
-/// Types of a map that has both.
-#[expect(clippy::upper_case_acronyms, reason = "called like the map")]
-struct FLOWS {
-    key: u32,
-    value: u32,
-}
-
-fn of(btf: &Btf, map: &str) -> FLOWS {
+/// Types of key and value of a map that has both.
+fn of(btf: &Btf, map: &str) -> (u32, u32) {
     match map_types(btf, map) {
-        Some(MapTypes { key: Some(key), value: Some(value), .. }) => FLOWS { key, value },
+        Some(MapTypes { key: Some(key), value: Some(value), .. }) => (key, value),
         other => panic!("{map}: {other:?}"),
     }
 }
@@ -139,14 +128,12 @@ fn globals_are_found_encoded_and_shown() {
     let object = Object::load("protocols", suite::PROTOCOLS, &options).unwrap();
     let fd = object.map_fd(".rodata").unwrap();
     let bytes = sys::MapHandle::new(fd).unwrap().lookup(&[0; 4]).unwrap().unwrap();
-    let port_list = bytes.len() as u64 - 16;
-    // One of the two stands first; ports have 16 bytes and the other 4.
+    // 16 bytes of ports and 4 of the other, in the order of the linker's choice.
     let offsets: BTreeMap<String, u64> = if bytes[..4] == source.to_ne_bytes() {
         [("CLOCK_SOURCE".to_owned(), 0), ("DNS_PORTS".to_owned(), 4)].into()
     } else {
         [("DNS_PORTS".to_owned(), 0), ("CLOCK_SOURCE".to_owned(), 16)].into()
     };
-    assert_eq!(port_list, 4);
     let source = Source { name: ".rodata", object: Some(&btf), offsets: Some(&offsets) };
     let map = TypedMap::open(fd, source, &Hints::default()).unwrap();
     let rows = map.read(ReadOptions::default(), &mut Aliases::default()).unwrap();
@@ -156,16 +143,4 @@ fn globals_are_found_encoded_and_shown() {
     let rows = TypedMap::open(fd, without, &Hints::default()).unwrap();
     let rows = rows.read(ReadOptions::default(), &mut Aliases::default()).unwrap();
     assert!(!rows.typed && rows.note.unwrap().contains("places of variables are not known"));
-}
-
-#[test]
-fn events_of_a_ring_are_typed_and_without_types_bytes() {
-    use crate::suite::Analyzer as _;
-    let _ = crate::suite::Hook::Xdp;
-    let mut object = Object::load("protocols", suite::PROTOCOLS, &LoadOptions::default()).unwrap();
-    let btf = types(suite::PROTOCOLS);
-    let source = Source { name: "EVENTS", object: Some(&btf), offsets: None };
-    let hints: Hints = toml::from_str("format = { \"event.key.[ab]\" = \"ip\", \"event.(rest)\" = \"drop\" }").unwrap();
-    let _ = (&mut object, source, hints, Format::Drop);
-    let _ = (EventReader::open("EVENTS", object.map_fd("EVENTS").unwrap().as_fd(), 1), TypedEvents::open);
 }

@@ -141,7 +141,14 @@ fn rust_types_are_read_like_those_of_c() {
     let all = t.structure(
         "all",
         40,
-        &[("src", v4, 0), ("dst", v6, 32), ("port", port, 160), ("global", global, 192), ("route", lpm, 224), ("ip", four, 288)],
+        &[
+            ("src", v4, 0),
+            ("dst", v6, 32),
+            ("port", port, 160),
+            ("global", global, 192),
+            ("route", lpm, 224),
+            ("ip", four, 288),
+        ],
     );
     let btf = t.btf();
     let mut bytes = vec![10, 0, 0, 1];

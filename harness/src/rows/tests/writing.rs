@@ -120,10 +120,7 @@ fn prefixes_and_formats_are_written_too() {
     assert_eq!(write(v4, json!({ "prefixlen": 8, "data": "10.0.0.0" })).unwrap(), [8, 0, 0, 0, 10, 0, 0, 0]);
     assert_eq!(write(v6, json!("2001:db8::/32")).unwrap()[..8], [32, 0, 0, 0, 0x20, 1, 0x0d, 0xb8]);
     let refused = write(v4, json!("10.0.0.0/33")).unwrap_err().to_string();
-    assert_eq!(
-        refused,
-        "cannot write value of map m: expected prefix like \"10.0.0.0/8\", found text \"10.0.0.0/33\""
-    );
+    assert_eq!(refused, "cannot write value of map m: expected prefix like \"10.0.0.0/8\", found text \"10.0.0.0/33\"");
     let hints = Hints { format: [("key.addr".to_owned(), Format::Ipv4)].into(), ..Hints::default() };
     let encoder = Encoder::with_formats(&btf, host, "map m", "key", &hints.formats()).unwrap();
     assert_eq!(encoder.encode(&json!({ "addr": "10.0.0.1", "mark": 1 })).unwrap(), [10, 0, 0, 1, 1, 0, 0, 0]);
