@@ -280,6 +280,7 @@ fn finish_value(action: &Action, value: &mut Value, aliases: &mut Aliases) {
         aliases.name(alias, value)
     } else if let (Some(buckets), Some(low)) = (&action.buckets, value.as_u64()) {
         match buckets.range(low) {
+            (0, Some(1)) if !action.duration => return,
             (0, Some(1)) => number(0),
             (low, Some(high)) => format!("{}..{}", number(low), number(high)),
             (low, None) => format!("{}..", number(low)),
