@@ -23,7 +23,7 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     let program = Runner::Vng.tool("vng")?;
     let artefacts = folder.join("artefacts");
     std::fs::create_dir_all(&artefacts).map_err(|source| RunnerError::Folder { path: artefacts.clone(), source })?;
-    let request = Request { scenarios: setting.scenarios.clone(), artefacts, ..request.clone() };
+    let request = Request { scenarios: setting.scenarios.clone().unwrap_or_default(), artefacts, ..request.clone() };
     let request_file = folder.join("request.json");
     write(&request_file, &serde_json::to_vec_pretty(&request).unwrap_or_default())?;
     let messages = folder.join("messages.jsonl");
@@ -60,9 +60,9 @@ fn command_line(setting: &Setting, folder: &Path, request: &Path, messages: &Pat
 }
 
 fn arguments(image: &Image, setting: &Setting, folder: &Path, line: String) -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["--verbose", "--user", "root", "--cpus", "1", "--cwd", "/", "--memory"].map(str::to_owned).to_vec();
-    arguments.push(format!("{}M", setting.memory_mib));
+    let mut arguments: Vec<String> = ["--verbose", "--user", "root", "--cwd", "/"].map(str::to_owned).to_vec();
+    arguments.extend(["--cpus".to_owned(), setting.cpus.to_string()]);
+    arguments.extend(["--memory".to_owned(), format!("{}M", setting.memory_mib)]);
     arguments.extend(["--run".to_owned(), image.vmlinuz.display().to_string()]);
     // Notices and what is worse: each letter on an emulated console takes its time.
     arguments.extend(["--append", "loglevel=6"].map(str::to_owned));
@@ -71,14 +71,29 @@ fn arguments(image: &Image, setting: &Setting, folder: &Path, line: String) -> V
         arguments.push("--disable-kvm".to_owned());
         arguments.push(format!("--qemu-opts=-cpu {}", setting.acceleration.processor()));
     }
-    let scenarios_and_captures = setting.scenarios.parent();
-    for shown in [setting.binary.parent(), scenarios_and_captures].into_iter().flatten() {
-        if COVERED.iter().any(|covered| shown.starts_with(covered)) && !folder.starts_with(shown) {
-            arguments.push(format!("--rodir={}", shown.display()));
-        }
-    }
+    arguments.extend(shown(setting, folder).iter().map(|shown| format!("--rodir={}", shown.display())));
+    // Behind those that are only shown: it may lie in one of them.
+    arguments.extend(setting.share.iter().map(|share| format!("--rwdir={}", share.display())));
     arguments.extend(["--exec".to_owned(), line]);
     arguments
+}
+
+/// Folders that the guest would cover: each once, and none that another one contains.
+fn shown<'a>(setting: &'a Setting, folder: &Path) -> Vec<&'a Path> {
+    let scenarios_and_captures = setting.scenarios.as_deref().and_then(Path::parent);
+    let own = [setting.binary.parent(), scenarios_and_captures].into_iter().flatten();
+    let mut wanted: Vec<&Path> = own.chain(setting.shown.iter().map(PathBuf::as_path)).collect();
+    // A folder comes before all that are in it.
+    wanted.sort_unstable();
+    let mut shown: Vec<&Path> = Vec::new();
+    for one in wanted {
+        let is_covered = COVERED.iter().any(|covered| one.starts_with(covered));
+        let has_it = shown.iter().any(|other| one.starts_with(other));
+        if is_covered && !has_it && !folder.starts_with(one) && setting.share.as_deref() != Some(one) {
+            shown.push(one);
+        }
+    }
+    shown
 }
 
 /// Where virtme-ng finds QEMU, virtiofsd and depmod: not all of them are in everybody's `PATH`.
