@@ -15,9 +15,9 @@ use super::guests::{self, BOOT_LIMIT};
 use super::{Exit, Failure, kernels};
 use crate::kernel::probe::tools;
 use crate::vm::exec::Exec;
-use crate::vm::kernels::{Cache, Image, lab_cache};
+use crate::vm::kernels::{Cache, Image, Step, lab_cache};
 use crate::vm::protocol::{Ending, GuestCommand, Stream};
-use crate::vm::runner::Setting;
+use crate::vm::runner::{Needs, Setting};
 use crate::vm::supervise::Life;
 
 /// The exit codes that are not the command's own, as shells, `env(1)` and `timeout(1)` have them.
@@ -50,17 +50,20 @@ pub fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::from(code::NOT_STARTED));
     }
     guests::in_text(&program)?;
+    let folder = guests::working_folder()?;
     let command = GuestCommand {
         program,
         arguments: arguments.to_vec(),
-        environment: guests::environment(&args.bring.env)?,
-        folder: guests::working_folder()?,
+        environment: guests::environment(&args.bring.env, &folder)?,
+        folder,
         limit_ms: args.timeout.saturating_mul(1_000),
     };
+    let needs = needs(args, &command)?;
+    let share = guests::share(args.runner, &args.bring)?;
     let image = image(args)?;
     let cache = lab_cache().map_err(|error| kernels::failure(&error))?;
     let folder = run_folder(&cache)?;
-    let setting = setting(args, &command, cache, folder.path())?;
+    let setting = setting(args, &needs, share, cache, folder.path())?;
     in_guest(args, &image, setting, command, folder.path())
 }
 
@@ -78,7 +81,9 @@ fn image(args: &ExecArgs) -> Result<Image, Failure> {
     let kernel = list.named(&args.kernel).map_err(|error| kernels::failure(&error))?;
     args.runner.check().map_err(|error| Failure::unavailable(&error))?;
     let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-    let target = guests::target(kernel, &cache, args.mirror.as_deref(), args.quiet);
+    // That it is there is no news: the command may be one of hundreds.
+    let tells = |step: &Step<'_>| !args.quiet && !matches!(step, Step::Cached { .. });
+    let target = guests::target(kernel, &cache, args.mirror.as_deref(), &tells);
     target.image.map_err(|message| Failure { exit: Exit::Unavailable, message })
 }
 
@@ -98,13 +103,23 @@ fn run_folder(cache: &Path) -> Result<TempDir, Failure> {
     tempfile::tempdir_in(&all).map_err(unavailable)
 }
 
-fn setting(args: &ExecArgs, command: &GuestCommand, cache: PathBuf, folder: &Path) -> Result<Setting, Failure> {
-    let binary = std::env::current_exe().map_err(|error| Failure::unavailable(&error))?;
+fn needs(args: &ExecArgs, command: &GuestCommand) -> Result<Needs, Failure> {
     let mut needs =
         guests::needs(std::slice::from_ref(&command.program), &command.folder, &command.environment, &args.bring)?;
     // Files that the command is told of by its arguments.
     let named = command.arguments.iter().map(|argument| command.folder.join(argument));
     needs.files.extend(named.filter(|path| path.is_file()));
+    Ok(needs)
+}
+
+fn setting(
+    args: &ExecArgs,
+    needs: &Needs,
+    share: Option<PathBuf>,
+    cache: PathBuf,
+    folder: &Path,
+) -> Result<Setting, Failure> {
+    let binary = std::env::current_exe().map_err(|error| Failure::unavailable(&error))?;
     let mut setting = Setting {
         memory_mib: args.memory,
         cpus: args.cpus,
@@ -112,12 +127,12 @@ fn setting(args: &ExecArgs, command: &GuestCommand, cache: PathBuf, folder: &Pat
         binary,
         scenarios: None,
         shown: Vec::new(),
-        share: None,
+        share,
         cache,
         payload: None,
     };
-    guests::show(&mut setting, &needs, args.runner, &args.bring)?;
-    args.runner.prepare(&mut setting, &needs, folder).map_err(|error| Failure::unavailable(&error))?;
+    guests::show(&mut setting, needs);
+    args.runner.prepare(&mut setting, needs, folder).map_err(|error| Failure::unavailable(&error))?;
     Ok(setting)
 }
 

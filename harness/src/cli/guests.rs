@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::{BringArgs, KERNELS};
 use super::{Exit, Failure, KernelProgress, chain, kernels};
-use crate::vm::kernels::{Cache, Kernel, KernelList};
+use crate::vm::kernels::{Cache, Kernel, KernelList, Step};
 use crate::vm::kvm::{self, Acceleration};
 use crate::vm::matrix::Target;
 use crate::vm::runner::{Needs, Runner, Setting};
@@ -39,12 +39,13 @@ pub fn list_or_own(file: &Path) -> Result<KernelList, Failure> {
     if own { Ok(KernelList::built_in()) } else { KernelList::read(file).map_err(|error| kernels::failure(&error)) }
 }
 
-/// Gets a kernel. One that cannot be had is a failure of its own and keeps no other from running.
-pub fn target(kernel: &Kernel, cache: &Cache, mirror: Option<&str>, quiet: bool) -> Target {
-    let mut progress = (!quiet).then(|| KernelProgress::new(&kernel.name));
+/// Gets a kernel, and tells of the steps that `tells` chooses. One that cannot be had is a failure of its own and keeps
+/// no other from running.
+pub fn target(kernel: &Kernel, cache: &Cache, mirror: Option<&str>, tells: &dyn Fn(&Step<'_>) -> bool) -> Target {
+    let mut progress = None;
     let image = cache.ensure(kernel, mirror, &mut |step| {
-        if let Some(progress) = &mut progress {
-            progress.step(&step);
+        if tells(&step) {
+            progress.get_or_insert_with(|| KernelProgress::new(&kernel.name)).step(&step);
         }
     });
     if let Some(progress) = &mut progress {
@@ -76,7 +77,7 @@ pub fn in_text(path: &Path) -> Result<(), Failure> {
 }
 
 /// The environment of commands in guests: what is handed on from here, and what `--env` says.
-pub fn environment(said: &[String]) -> Result<Vec<(OsString, OsString)>, Failure> {
+pub fn environment(said: &[String], folder: &Path) -> Result<Vec<(OsString, OsString)>, Failure> {
     let is_handed_on = |name: &str| {
         (HANDED_ON_TOO.contains(&name) || HANDED_ON.iter().any(|start| name.starts_with(start)))
             && !name.ends_with(KEPT_BACK)
@@ -84,6 +85,8 @@ pub fn environment(said: &[String]) -> Result<Vec<(OsString, OsString)>, Failure
     let own = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_handed_on));
     let mut all: Vec<(OsString, OsString)> = own.collect();
     all.push(("HOME".into(), "/root".into()));
+    // In a fast guest there is a link on the way to it.
+    all.push(("PWD".into(), folder.into()));
     for text in said {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, OsString::from(value)),
@@ -129,9 +132,8 @@ pub fn needs(
     Ok(needs)
 }
 
-/// Shows a guest all that `needs` names, and shares the folder that it may write to.
-pub fn show(setting: &mut Setting, needs: &Needs, runner: Runner, bring: &BringArgs) -> Result<(), Failure> {
-    let invalid = |message: String| Failure { exit: Exit::Invalid, message };
+/// Shows a guest all that `needs` names.
+pub fn show(setting: &mut Setting, needs: &Needs) {
     let folders = needs.folders.iter().chain(needs.files.iter().filter(|file| file.is_dir()));
     setting.shown.extend(folders.cloned());
     for file in needs.programs.iter().chain(&needs.files) {
@@ -140,17 +142,20 @@ pub fn show(setting: &mut Setting, needs: &Needs, runner: Runner, bring: &BringA
             [Some(file), real.as_ref().ok()].into_iter().flatten().filter_map(|file| file.parent()).map(Path::to_owned),
         );
     }
-    if let Some(folder) = &bring.dir {
-        if runner == Runner::Fast {
-            return Err(invalid("--dir needs the vng runner: a guest of the fast one shares no folder".to_owned()));
-        }
-        let failed = |error: std::io::Error| invalid(format!("--dir {}: {error}", folder.display()));
-        let whole = folder.canonicalize().map_err(failed)?;
-        if !whole.is_dir() {
-            return Err(invalid(format!("--dir {} is no folder", folder.display())));
-        }
-        in_text(&whole)?;
-        setting.share = Some(whole);
+}
+
+/// The folder that guests may write to, if there is one.
+pub fn share(runner: Runner, bring: &BringArgs) -> Result<Option<PathBuf>, Failure> {
+    let invalid = |message: String| Failure { exit: Exit::Invalid, message };
+    let Some(folder) = &bring.dir else { return Ok(None) };
+    if runner == Runner::Fast {
+        return Err(invalid("--dir needs the vng runner: a guest of the fast one shares no folder".to_owned()));
     }
-    Ok(())
+    let failed = |error: std::io::Error| invalid(format!("--dir {}: {error}", folder.display()));
+    let whole = folder.canonicalize().map_err(failed)?;
+    if !whole.is_dir() {
+        return Err(invalid(format!("--dir {} is no folder", folder.display())));
+    }
+    in_text(&whole)?;
+    Ok(Some(whole))
 }

@@ -217,8 +217,10 @@ impl Job<'_> {
         let chosen = list.select(self.kernels).map_err(|error| kernels::failure(&error))?;
         self.runner.check().map_err(|error| Failure::unavailable(&error))?;
         let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-        let targets: Vec<Target> =
-            chosen.into_iter().map(|kernel| target(kernel, &cache, guests.mirror.as_deref(), self.quiet)).collect();
+        let targets: Vec<Target> = chosen
+            .into_iter()
+            .map(|kernel| target(kernel, &cache, guests.mirror.as_deref(), &|_| !self.quiet))
+            .collect();
         let unreached = unreached(self, &targets)?;
         let options = self.options()?;
         let name = |trial: &Trial| TrialName { scenario: trial.found.name.clone(), mode: Some(trial.mode) };
@@ -270,7 +272,8 @@ impl Job<'_> {
         let programs = self.tests.binaries.iter().map(|binary| binary.command.program.clone());
         let programs: Vec<PathBuf> = programs.collect();
         let needs = guests::needs(&programs, &command.folder, &command.environment, self.bring)?;
-        guests::show(setting, &needs, self.runner, self.bring)?;
+        guests::show(setting, &needs);
+        setting.share = guests::share(self.runner, self.bring)?;
         Ok(needs)
     }
 

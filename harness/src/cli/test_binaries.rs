@@ -26,7 +26,8 @@ impl Chosen {
             in_text(&path).map(|()| path)
         });
         let programs = programs.collect::<Result<Vec<PathBuf>, Failure>>()?;
-        let (folder, environment) = (working_folder()?, environment(&args.bring.env)?);
+        let folder = working_folder()?;
+        let environment = environment(&args.bring.env, &folder)?;
         let limit_ms = args.guests.timeout.saturating_mul(1_000);
         let mut chosen = Self::default();
         for (program, name) in programs.iter().zip(test_binary::names(&programs)) {

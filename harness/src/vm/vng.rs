@@ -12,7 +12,7 @@ use super::kernels::Image;
 use super::kvm::Acceleration;
 use super::process::ProcessGroup;
 use super::protocol::Request;
-use super::runner::{Runner, RunnerError, Setting, make, open, quoted, write};
+use super::runner::{Runner, RunnerError, Setting, failed, make, open, quoted, write};
 use super::supervise::Guest;
 
 /// Folders that the guest covers with empty ones of its own.
@@ -28,13 +28,15 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     write(&request_file, &serde_json::to_vec_pretty(&request).unwrap_or_default())?;
     let messages = folder.join("messages.jsonl");
     make(&messages)?;
-    let line = command_line(setting, folder, &request_file, &messages);
+    let shown = shown(setting, folder);
+    let share = Share::of(setting, &shown, folder)?;
+    let line = command_line(setting, folder, &request_file, &messages, &share);
     let log_path = folder.join("console.log");
     let log = make(&log_path)?;
     let mut command = Command::new(&program);
     // virtme-ng leaves its own files behind when it is ended from outside.
     let own = tempfile::tempdir().map_err(|source| RunnerError::Folder { path: std::env::temp_dir(), source })?;
-    command.args(arguments(image, setting, folder, line)).env("PATH", path()).env("TMPDIR", own.path());
+    command.args(arguments(image, setting, folder, &shown, &share, line)).env("PATH", path()).env("TMPDIR", own.path());
     let started = Instant::now();
     let processes = ProcessGroup::start(&mut command, &log).map_err(|source| RunnerError::Start { program, source })?;
     Ok(Guest {
@@ -48,10 +50,37 @@ pub(super) fn start(image: &Image, request: &Request, setting: &Setting, folder:
     })
 }
 
+/// The folder that a guest may write to, if there is one.
+#[derive(Default)]
+struct Share {
+    /// Option of virtme-ng.
+    option: Option<String>,
+    /// What the guest's shell does first.
+    line: String,
+}
+
+impl Share {
+    /// virtme-ng mounts folders for writing before those that are only shown. So a share that lies in one of the latter
+    /// is mounted in `folder`, the guest's own, and put in its place there.
+    fn of(setting: &Setting, shown: &[&Path], folder: &Path) -> Result<Self, RunnerError> {
+        let Some(share) = &setting.share else { return Ok(Self::default()) };
+        if !shown.iter().any(|shown| share.starts_with(shown)) {
+            return Ok(Self { option: Some(format!("--rwdir={}", share.display())), line: String::new() });
+        }
+        let at = folder.join("share");
+        std::fs::create_dir_all(&at).map_err(failed(&at))?;
+        Ok(Self {
+            option: Some(format!("--rwdir={}={}", at.display(), share.display())),
+            line: format!("mount --bind {} {} && ", quoted(&at), quoted(share)),
+        })
+    }
+}
+
 /// What the guest's shell runs.
-fn command_line(setting: &Setting, folder: &Path, request: &Path, messages: &Path) -> String {
+fn command_line(setting: &Setting, folder: &Path, request: &Path, messages: &Path, share: &Share) -> String {
     format!(
-        "exec {} guest {} {} >{} 2>&1 </dev/null",
+        "{}exec {} guest {} {} >{} 2>&1 </dev/null",
+        share.line,
         quoted(&setting.binary),
         quoted(request),
         quoted(messages),
@@ -59,7 +88,14 @@ fn command_line(setting: &Setting, folder: &Path, request: &Path, messages: &Pat
     )
 }
 
-fn arguments(image: &Image, setting: &Setting, folder: &Path, line: String) -> Vec<String> {
+fn arguments(
+    image: &Image,
+    setting: &Setting,
+    folder: &Path,
+    shown: &[&Path],
+    share: &Share,
+    line: String,
+) -> Vec<String> {
     let mut arguments: Vec<String> = ["--verbose", "--user", "root", "--cwd", "/"].map(str::to_owned).to_vec();
     arguments.extend(["--cpus".to_owned(), setting.cpus.to_string()]);
     arguments.extend(["--memory".to_owned(), format!("{}M", setting.memory_mib)]);
@@ -71,9 +107,8 @@ fn arguments(image: &Image, setting: &Setting, folder: &Path, line: String) -> V
         arguments.push("--disable-kvm".to_owned());
         arguments.push(format!("--qemu-opts=-cpu {}", setting.acceleration.processor()));
     }
-    arguments.extend(shown(setting, folder).iter().map(|shown| format!("--rodir={}", shown.display())));
-    // Behind those that are only shown: it may lie in one of them.
-    arguments.extend(setting.share.iter().map(|share| format!("--rwdir={}", share.display())));
+    arguments.extend(share.option.clone());
+    arguments.extend(shown.iter().map(|shown| format!("--rodir={}", shown.display())));
     arguments.extend(["--exec".to_owned(), line]);
     arguments
 }
@@ -88,8 +123,9 @@ fn shown<'a>(setting: &'a Setting, folder: &Path) -> Vec<&'a Path> {
     let mut shown: Vec<&Path> = Vec::new();
     for one in wanted {
         let is_covered = COVERED.iter().any(|covered| one.starts_with(covered));
+        let is_shared = setting.share.as_ref().is_some_and(|share| one.starts_with(share));
         let has_it = shown.iter().any(|other| one.starts_with(other));
-        if is_covered && !has_it && !folder.starts_with(one) && setting.share.as_deref() != Some(one) {
+        if is_covered && !has_it && !folder.starts_with(one) && !is_shared {
             shown.push(one);
         }
     }

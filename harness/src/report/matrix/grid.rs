@@ -247,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn a_test_has_no_mode_and_one_that_is_skipped_a_column_of_its_own() {
+        let mut matrix = sample::matrix();
+        assert_eq!(Grid::new(&matrix).outcomes().count(), Outcome::ALL.len() - 1);
+        let kernel = matrix.kernels[0].records[0].kernel.clone();
+        let mut record = Record::new("wire/tests::asks [twice]", None, kernel);
+        record.result = Outcome::Skipped;
+        record.reasons = vec!["ignored: takes long".to_owned()];
+        matrix.kernels[0].records.push(record);
+        let grid = Grid::new(&matrix);
+        let row = grid.rows.iter().find(|row| row.family() == "wire").unwrap();
+        assert_eq!((row.trial(), row.behaviour()), ("wire/tests::asks [twice]".into(), "tests::asks [twice]".into()));
+        assert_eq!((row.cells[0].outcome(), grid.totals().of(Outcome::Skipped)), (Some(Outcome::Skipped), 1));
+        assert_eq!(grid.totals().judged(), 15, "as without it");
+        assert_eq!(grid.outcomes().count(), Outcome::ALL.len());
+        let page = crate::report::matrix::terminal::render(&matrix, Default::default());
+        assert!(page.contains("\nSkipped\n  ignored: takes long\n") && page.contains("1 skipped"), "{page}");
+        let xml = crate::report::matrix::junit::render(&matrix);
+        assert!(xml.contains("<skipped message=\"ignored: takes long\"/>"));
+    }
+
+    #[test]
     fn a_guest_failure_during_a_trial_is_no_pass() {
         let mut matrix = sample::matrix();
         let trial = matrix.kernels[1].records[0].trial();
