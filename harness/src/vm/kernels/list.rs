@@ -258,12 +258,12 @@ fn upstream(version: String) -> Result<Source, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_list_of_this_binary_is_one() {
         assert!(KernelList::built_in().named("6.1").is_ok());
     }
-
-    use super::*;
 
     fn parse(text: &str) -> Result<KernelList, String> {
         KernelList::parse(Path::new("vm/kernels.toml"), text).map_err(|error| error.to_string())
