@@ -41,7 +41,7 @@ impl Heard {
     pub fn hints(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.end);
         let mut hints = Vec::new();
-        if self.runner == Runner::Fast && (text.contains("No such file or directory") || text.contains("not found")) {
+        if self.runner == Runner::Fast && (text.contains("No such file") || text.contains("not found")) {
             let missing = self.missing(&text);
             let which = if missing.is_empty() {
                 "what it did not find may be a file of this machine".to_owned()
