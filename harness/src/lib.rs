@@ -19,6 +19,7 @@ pub mod observation;
 pub mod pool;
 pub mod record;
 pub mod report;
+pub mod rows;
 pub mod run;
 pub mod scenario;
 pub mod snapshot;

@@ -4,7 +4,9 @@
 #![allow(unsafe_code, reason = "this module is the crate's only place for it")]
 
 mod bpf;
+mod element;
 mod ethtool;
+mod info;
 mod load;
 mod machine;
 mod map;
@@ -17,9 +19,11 @@ use std::io;
 pub use bpf::{
     ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, open_kprobe, test_run, test_run_live,
 };
+pub use element::{Batches, MapHandle};
 pub use ethtool::{
     EthtoolFeatures, EthtoolStrings, ethtool_features, ethtool_statistics, ethtool_strings, set_ethtool_features,
 };
+pub use info::{MapInfo, MapSpec, btf_by_id, create_map, map_by_id, map_info, map_kind, program_name};
 pub use load::{InstructionRecords, LOG_STATISTICS, ProgramLoad, load_btf, load_program};
 pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
 pub use map::{delete_all, zero_array, zero_per_cpu_array};
