@@ -13,6 +13,7 @@ use super::args::ExecArgs;
 use super::exec_hint::Heard;
 use super::guests::{self, BOOT_LIMIT};
 use super::{Exit, Failure, kernels};
+use crate::invoker;
 use crate::kernel::probe::tools;
 use crate::vm::exec::Exec;
 use crate::vm::kernels::{Cache, Image, Step, lab_cache};
@@ -93,7 +94,11 @@ fn image(args: &ExecArgs) -> Result<Image, Failure> {
 fn run_folder(cache: &Path) -> Result<TempDir, Failure> {
     let unavailable = |error: io::Error| Failure::unavailable(&error);
     let all = cache.join("exec");
-    std::fs::create_dir_all(&all).map_err(unavailable)?;
+    if !all.is_dir() {
+        std::fs::create_dir_all(&all).map_err(unavailable)?;
+        // While it is empty: what runs put in it may be other names of this machine's files.
+        invoker::give(&all, invoker::owner());
+    }
     for entry in std::fs::read_dir(&all).map_err(unavailable)?.flatten() {
         let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|changed| changed.elapsed().ok());
         if age.is_some_and(|age| age > LEFTOVER) {

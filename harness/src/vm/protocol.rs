@@ -249,6 +249,22 @@ mod tests {
     }
 
     #[test]
+    fn commands_keep_every_byte_in_one_line() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let command = GuestCommand {
+            program: "/bin/true".into(),
+            arguments: vec![OsString::from_vec(b"a\xff\n'\"".to_vec()), OsString::new()],
+            environment: vec![("NAME".into(), OsString::from_vec(vec![0xfe]))],
+            folder: "/".into(),
+            limit_ms: 1,
+        };
+        let request = Request { version: PROTOCOL_VERSION, command: Some(command), ..Request::default() };
+        let text = serde_json::to_string(&request).unwrap();
+        assert!(!text.contains('\n'));
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    }
+
+    #[test]
     fn what_is_no_message_is_shown() {
         let read = |text: &[u8]| {
             let mut lines = Lines::default();
