@@ -7,10 +7,12 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod cgroup;
 pub mod cli;
 pub mod cost;
 pub mod error;
 pub mod flow_name;
+pub mod hook;
 pub mod invoker;
 pub mod kernel;
 pub mod lockstep;
@@ -23,6 +25,7 @@ pub mod rows;
 pub mod run;
 pub mod scenario;
 pub mod snapshot;
+pub mod subject;
 pub mod suite;
 pub mod sys;
 pub mod topology;

@@ -10,6 +10,7 @@ mod exec;
 mod exec_hint;
 mod guest;
 mod guests;
+mod inspect;
 mod kernels;
 mod matrix;
 mod new;
@@ -92,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => return exec::exec(&args).unwrap_or_else(|failure| end(Err(failure))),
         Command::Guest(args) => guest::guest(&args),
         Command::Costs(args) => costs::print(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),
