@@ -121,7 +121,8 @@ impl Counts {
             Outcome::Passed => self.passed += 1,
             Outcome::Differs => self.differs += 1,
             Outcome::Failed => self.failed += 1,
-            Outcome::Unsupported => self.unsupported += 1,
+            // Scenarios are never skipped.
+            Outcome::Unsupported | Outcome::Skipped => self.unsupported += 1,
             Outcome::LabFailure => self.lab += 1,
         }
     }
@@ -175,6 +176,7 @@ fn show(trial: &Trial, record: &Record, args: &RunArgs) {
         Outcome::Differs => ("differs    ", Style::new().cyan()),
         Outcome::Failed => ("failed     ", Style::new().red().bold()),
         Outcome::Unsupported => ("unsupported", Style::new().yellow()),
+        Outcome::Skipped => ("skipped    ", Style::new().yellow()),
         Outcome::LabFailure => ("lab failure", Style::new().red().bold()),
     };
     if args.quiet && matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {

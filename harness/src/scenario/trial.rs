@@ -12,6 +12,7 @@ use crate::capture::{self, Writer};
 use crate::kernel::probe::{self, Build, Requirement, Unmet};
 use crate::object::Clock;
 use crate::pool::Pool;
+use crate::record::with_mode;
 use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
 use crate::scenario::spec::Programs;
@@ -32,18 +33,27 @@ pub struct Seen {
     pub failures: Vec<Failure>,
 }
 
-/// One scenario in one mode, by name.
+/// One scenario in one mode, or one test of a test binary, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TrialName {
-    /// `family/behaviour`.
+    /// `family/behaviour`; of a test `BINARY/NAME`.
     pub scenario: String,
-    /// The mode.
-    pub mode: Mode,
+    /// The mode; a test has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+impl TrialName {
+    /// A test of a test binary.
+    #[must_use]
+    pub const fn test(name: String) -> Self {
+        Self { scenario: name, mode: None }
+    }
 }
 
 impl std::fmt::Display for TrialName {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} [{}]", self.scenario, self.mode)
+        out.write_str(&with_mode(&self.scenario, self.mode))
     }
 }
 
@@ -79,8 +89,9 @@ impl Trial {
     /// # Errors
     /// A scenario that cannot be read.
     pub fn named(root: &Path, name: &TrialName) -> Result<Option<Self>, super::ScenarioError> {
-        let found = super::find(root, &name.scenario)?.filter(|found| found.scenario.modes.contains(&name.mode));
-        Ok(found.map(|found| Self { found, root: root.to_owned(), mode: name.mode }))
+        let Some(mode) = name.mode else { return Ok(None) };
+        let found = super::find(root, &name.scenario)?.filter(|found| found.scenario.modes.contains(&mode));
+        Ok(found.map(|found| Self { found, root: root.to_owned(), mode }))
     }
 
     /// `family/behaviour [mode]`.
