@@ -15,6 +15,7 @@ pub mod flow_name;
 pub mod hook;
 pub mod invoker;
 pub mod kernel;
+pub mod lab;
 pub mod lockstep;
 pub mod object;
 pub mod observation;

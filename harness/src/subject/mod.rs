@@ -26,6 +26,7 @@ pub use self::code::{Code, LoadError, LoadedProgram};
 pub use self::observer::{AttachSetup, Setup, SubjectObserver};
 pub use self::options::{Loader, SubjectOptions};
 pub use self::packets::class;
+pub(crate) use self::packets::{Packets, diff};
 use crate::kernel;
 use crate::object::elf::{Elf, ElfError};
 use crate::object::section::SectionError;

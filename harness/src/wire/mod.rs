@@ -31,8 +31,10 @@ use crate::topology::TopologyError;
 
 pub use account::Progress;
 pub use attach::Attachments;
+pub(crate) use attach::{XdpAlone, load_for};
 pub use bare::BareLink;
 pub use ledger::Arrived;
+pub(crate) use place::Namespace;
 pub use pace::{Pacing, Speed, SpeedError};
 pub use replay::{OnProgress, replay};
 
