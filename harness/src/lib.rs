@@ -3,11 +3,13 @@
 //! The modules follow the data. A [`scenario`] (or the command line) names a [`capture`], a [`topology`] and programs;
 //! [`kernel`] says what this machine can do; [`run`] plays the frames through the programs of the [`suite`], in
 //! [`lockstep`] or on the [`wire`]; what they saw is an [`observation`], rendered as a [`snapshot`] or a [`report`].
-//! Dependencies point down this list, and the runner never prints: [`cli`] consumes its steps.
+//! Dependencies point down this list, and the runner never prints: the command consumes its steps. Tests in Rust use the
+//! same parts by [`lab`], which has examples.
 #![deny(unsafe_code)]
 
 pub mod capture;
 pub mod cgroup;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
 pub mod error;
@@ -30,5 +32,6 @@ pub mod subject;
 pub mod suite;
 pub mod sys;
 pub mod topology;
+#[cfg(feature = "cli")]
 pub mod vm;
 pub mod wire;

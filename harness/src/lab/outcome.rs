@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::DeserializeOwned;
+
+use super::LabError;
+use super::table::from_value;
 use crate::capture::Side;
 use crate::observation::{Ledger, Observation};
 use crate::snapshot::{self, Rules};
@@ -46,6 +50,16 @@ impl Outcome {
             *ended.entry(drop.reason.as_str()).or_default() += drop.packets;
         }
         ended
+    }
+
+    /// The events of a ring of an observed object since the outcome before, as values of any type that serde makes of
+    /// the events' own; none for a ring that is not observed.
+    ///
+    /// # Errors
+    /// [`LabError::Type`] for an event that is no `T`.
+    pub fn events<T: DeserializeOwned>(&self, map: &str) -> Result<Vec<T>, LabError> {
+        let rings = self.observation.objects.iter().flat_map(|object| &object.events).filter(|ring| ring.map == map);
+        rings.flat_map(|ring| &ring.events).map(|event| from_value(map, "event", event.clone())).collect()
     }
 
     /// The canonical text without some sections, or with texts replaced.

@@ -28,7 +28,7 @@ const INGRESS_IFINDEX: usize = 12;
 const RX_QUEUE: usize = 16;
 
 /// A packet for one run: an Ethernet frame, also for programs that see it from the network header on, and what the kernel
-/// is to say of it. Any frame converts into one: `object.run_packet("main", &frame[..])`.
+/// is to say of it. A frame as it is will do, too: `object.run_packet("main", &frame[..])`.
 #[derive(Clone, Debug, Default)]
 pub struct Packet {
     frame: Vec<u8>,
@@ -69,8 +69,9 @@ impl Packet {
         Self { rx_queue, ..self }
     }
 
-    /// The interface of a host (see [`super::Lab::host`]) that the packet is on: `ingress_ifindex` of an XDP program, for
-    /// which an XDP program must be attached there, else `ifindex`. Without it the packet is on the loopback interface.
+    /// The interface of a host (see [`super::Lab::host`]) that the packet is on: `ingress_ifindex` of an XDP program
+    /// (Linux 5.14), else `ifindex`. The interface must have XDP receive queues for one: those of the presets' devices under
+    /// test do. Without it the packet is on the loopback interface.
     ///
     /// # Errors
     /// [`LabError::Topology`] if the host has no such interface.
@@ -210,6 +211,12 @@ pub(super) fn run<O: EbpfObject>(object: &mut O, program: &str, packet: &Packet)
     };
     let done = done.map_err(|source| refused(why(loaded.kind, packet, &source), Some(source)))?;
     output.truncate(done.len_out as usize);
+    if matches!(loaded.kind, "cgroup_skb" | "socket_filter")
+        && let Some(header) = output.first_chunk_mut::<ETHERNET>()
+    {
+        // The kernel puts zeros before what such a program cannot see (bpf_prog_test_run_skb, net/bpf/test_run.c).
+        header.copy_from_slice(&packet.frame[..ETHERNET]);
+    }
     let field = |place: usize| {
         let bytes = (context.len() == SK_BUFF).then(|| context[place..].first_chunk().copied()).flatten();
         bytes.map(u32::from_ne_bytes)
@@ -228,8 +235,7 @@ pub(super) fn run<O: EbpfObject>(object: &mut O, program: &str, packet: &Packet)
 fn why(kind: &str, packet: &Packet, error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EINVAL) if kind == "xdp" && packet.interface.is_some() => {
-            "the kernel takes an interface for XDP since Linux 5.14, and one where an XDP program is attached with that \
-             receive queue"
+            "the kernel takes an interface for XDP since Linux 5.14, and one that has that receive queue for XDP"
         }
         Some(libc::EINVAL) if kind == "xdp" && packet.rx_queue != 0 => "a receive queue is one of an interface",
         Some(libc::EINVAL) if kind != "xdp" && packet.frame.len() <= ETHERNET => {

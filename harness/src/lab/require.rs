@@ -73,36 +73,3 @@ macro_rules! require {
         }
     };
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_named_and_what_is_no_requirement_is_refused() {
-        assert_eq!(missing(&["kernel >=5.4"]).unwrap(), None);
-        let lacks = missing(&["kernel >=99.0", "tool:no-such-program"]).unwrap().unwrap();
-        assert!(lacks.contains("kernel >=99.0") && lacks.contains("no-such-program"), "{lacks}");
-        let error = missing(&["kernle >=5"]).unwrap_err().to_string();
-        assert!(error.starts_with("cannot require \"kernle >=5\""), "{error}");
-    }
-
-    #[test]
-    fn a_reason_is_one_line() {
-        assert_eq!(line("no\nTCX"), "bpflab: unsupported: no TCX");
-    }
-
-    #[test]
-    fn tests_of_both_forms_end_early() {
-        fn plain() {
-            crate::require!("kernel >=99.0");
-            panic!("not ended");
-        }
-        fn fallible() -> Result<(), LabError> {
-            crate::require!("kernel >=99.0");
-            panic!("not ended");
-        }
-        plain();
-        fallible().unwrap();
-    }
-}

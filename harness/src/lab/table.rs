@@ -104,7 +104,8 @@ impl Table {
     }
 }
 
-fn from_value<T: DeserializeOwned>(map: &str, part: &str, value: Value) -> Result<T, LabError> {
+/// A part of a map as a Rust value.
+pub(super) fn from_value<T: DeserializeOwned>(map: &str, part: &str, value: Value) -> Result<T, LabError> {
     let what = format!("{part} {value}");
     let map = map.to_owned();
     serde_json::from_value(value).map_err(|source| LabError::Type { map, what, expected: type_name::<T>(), source })
