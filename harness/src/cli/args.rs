@@ -53,6 +53,8 @@ pub enum Command {
     Guest(GuestArgs),
     /// Say what an eBPF object file is, what it needs, and whether this kernel takes it.
     Inspect(InspectArgs),
+    /// Run scenarios in lockstep mode and on the wire, and say where the two differ.
+    Compare(CompareArgs),
     /// List scenarios.
     List(ListArgs),
     /// Measure what the suite's programs cost the verifier of the running kernel.
@@ -386,6 +388,19 @@ pub struct InspectArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub log: Option<String>,
     /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab compare`.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    /// Only the scenario of this name; else those whose name contains this, or matches it as a glob.
+    pub pattern: Option<String>,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+    /// Print as JSON, a line for each scenario.
     #[arg(long)]
     pub json: bool,
 }

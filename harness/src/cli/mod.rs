@@ -3,6 +3,7 @@
 
 mod args;
 mod clean;
+mod compare;
 mod costs;
 mod display;
 mod doctor;
@@ -92,6 +93,7 @@ pub fn main() -> ExitCode {
         // Its exit code is the command's own.
         Command::Exec(args) => return exec::exec(&args).unwrap_or_else(|failure| end(Err(failure))),
         Command::Guest(args) => guest::guest(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),

@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 pub use self::code::{Code, LoadError, LoadedProgram};
 pub use self::observer::{AttachSetup, Setup, SubjectObserver};
 pub use self::options::{Loader, SubjectOptions};
-pub use self::packets::class;
+pub use self::packets::{changed_fields, class};
 use crate::kernel;
 use crate::object::elf::{Elf, ElfError};
 use crate::object::section::SectionError;
