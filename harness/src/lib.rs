@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod cli;
 pub mod cost;
+pub mod coverage;
 pub mod error;
 pub mod flow_name;
 pub mod invoker;

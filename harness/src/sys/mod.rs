@@ -3,6 +3,7 @@
 //! The rest of the crate is safe code; a new unsafe block belongs here, with its reason.
 #![allow(unsafe_code, reason = "this module is the crate's only place for it")]
 
+mod array;
 mod bpf;
 mod ethtool;
 mod load;
@@ -14,6 +15,7 @@ mod thread;
 
 use std::io;
 
+pub use array::WordArray;
 pub use bpf::{
     ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, open_kprobe, test_run, test_run_live,
 };

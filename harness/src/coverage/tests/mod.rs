@@ -1,0 +1,5 @@
+//! Code written by hand, code made at random, and code that kernels run.
+
+mod code;
+mod interpreter;
+mod property;
