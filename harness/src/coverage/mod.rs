@@ -10,6 +10,8 @@
 //!
 //! All but [`CoverageMap`] is pure data: nothing here loads a program.
 
+use aya_obj::generated::{bpf_func_info, bpf_line_info};
+
 mod counters;
 mod flow;
 mod instruction;
@@ -48,6 +50,42 @@ pub struct LineInfo {
     pub line_off: u32,
     /// Line in the upper 22 bits, column in the lower 10, both from 1.
     pub line_col: u32,
+}
+
+impl FuncInfo {
+    /// Bytes of a record as the kernel reads it.
+    pub const RECORD: u32 = 8;
+
+    /// Records as the kernel reads them, in the machine's byte order.
+    #[must_use]
+    pub fn bytes(records: &[Self]) -> Vec<u8> {
+        records.iter().flat_map(|record| [record.insn_off, record.type_id]).flat_map(u32::to_ne_bytes).collect()
+    }
+}
+
+impl From<&bpf_func_info> for FuncInfo {
+    fn from(record: &bpf_func_info) -> Self {
+        Self { insn_off: record.insn_off, type_id: record.type_id }
+    }
+}
+
+impl LineInfo {
+    /// Bytes of a record as the kernel reads it.
+    pub const RECORD: u32 = 16;
+
+    /// Records as the kernel reads them, in the machine's byte order.
+    #[must_use]
+    pub fn bytes(records: &[Self]) -> Vec<u8> {
+        let words = |record: &Self| [record.insn_off, record.file_name_off, record.line_off, record.line_col];
+        records.iter().flat_map(words).flat_map(u32::to_ne_bytes).collect()
+    }
+}
+
+impl From<&bpf_line_info> for LineInfo {
+    fn from(record: &bpf_line_info) -> Self {
+        let bpf_line_info { insn_off, file_name_off, line_off, line_col } = *record;
+        Self { insn_off, file_name_off, line_off, line_col }
+    }
 }
 
 #[cfg(test)]

@@ -2,4 +2,6 @@
 
 mod code;
 mod interpreter;
+mod loading;
 mod property;
+mod suite;
