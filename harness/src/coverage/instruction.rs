@@ -132,6 +132,11 @@ impl Instruction {
         Self::new(0xb7, register, 0, 0, value)
     }
 
+    /// `register += value`
+    pub(super) const fn add_value(register: u8, value: i32) -> Self {
+        Self::new(0x07, register, 0, 0, value)
+    }
+
     /// `*(u64 *)(base + offset) = register`
     pub(super) const fn store(base: u8, offset: i16, register: u8) -> Self {
         Self::new(0x7b, base, register, offset, 0)

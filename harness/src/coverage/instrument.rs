@@ -11,6 +11,17 @@ use super::registers::{self, Facts};
 use super::rewrite::{Rewriter, Rewritten};
 use super::{FuncInfo, LineInfo, stack};
 
+/// How a probe adds one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// By an atomic addition: exact when several CPUs run the program at once, and about 5 ns a block.
+    #[default]
+    Atomic,
+    /// By loading, adding and storing: under 1 ns a block, and exact where one run ends before the next begins, as in
+    /// lockstep. Where runs overlap, counts may be lost.
+    Plain,
+}
+
 /// A program as it would be loaded, and where to count.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
@@ -22,6 +33,8 @@ pub struct Input<'a> {
     pub lines: &'a [LineInfo],
     /// The array map of the counters (see [`super::CoverageMap`]); it must be open when the result is loaded.
     pub map_fd: RawFd,
+    /// How to count.
+    pub counting: Counting,
     /// The counter of the first block; the others follow.
     pub first_slot: u32,
     /// Bytes of stack of each function as the verifier says of this very code (see [`stack_depths`]). They are needed
@@ -191,12 +204,11 @@ const PREFERENCE: [u8; 10] = [0, 5, 4, 3, 2, 1, 9, 8, 7, 6];
 /// end the program itself, by a tail call or an exception.
 ///
 /// # What a probe does
-/// It takes two registers that nobody reads before they are written again, has the address of its counter in one and 1
-/// in the other, and adds atomically. That is exact on any number of CPUs and three instructions for the verifier;
-/// loading, adding and storing would be four, and lose counts. Where there are not two such registers, others are
-/// saved below what the function has of the stack, as aligned values of 8 bytes, since that is how the verifier keeps a
-/// pointer's type (but before 5.12 not the bounds of a number). Where there is no stack for that, 1 is stored through
-/// one register; and where no register is free at all, the block is listed as having no probe.
+/// It takes two registers that nobody reads before they are written again: one for the address of its counter, one to
+/// add with, as [`Counting`] says. Where there are not two such registers, others are saved below what the function has
+/// of the stack, as aligned values of 8 bytes, since that is how the verifier keeps a pointer's type (but before 5.12
+/// not the bounds of a number). Where there is no stack for that, 1 is stored through one register; and where no
+/// register is free at all, the block is listed as having no probe.
 ///
 /// # Errors
 /// [`InstrumentError`] for code that no kernel would load, and for what cannot be moved.
@@ -306,9 +318,18 @@ impl<'a> Chosen<'a> {
         // `instrument` made sure that no slot is too high.
         let slot = self.input.first_slot + index(self.probes.len());
         let address = |register| Instruction::map_value(register, self.input.map_fd, slot.cast_signed() * 8);
-        let count = |address_in: u8, one_in: u8| {
+        let count = |address_in: u8, one_in: u8| -> Vec<Instruction> {
             let mut code = address(address_in).to_vec();
-            code.extend([Instruction::set(one_in, 1), Instruction::add_atomically(address_in, one_in)]);
+            match self.input.counting {
+                Counting::Atomic => {
+                    code.extend([Instruction::set(one_in, 1), Instruction::add_atomically(address_in, one_in)]);
+                }
+                Counting::Plain => code.extend([
+                    Instruction::load(one_in, address_in, 0),
+                    Instruction::add_value(one_in, 1),
+                    Instruction::store(address_in, 0, one_in),
+                ]),
+            }
             code
         };
         let free = free(facts);

@@ -23,7 +23,9 @@ mod rewrite;
 mod stack;
 
 pub use counters::{CoverageMap, CoverageMapError, Hits};
-pub use instrument::{Branch, Edge, Input, InstrumentError, Instrumented, Probe, ProbeKind, Span, instrument};
+pub use instrument::{
+    Branch, Counting, Edge, Input, InstrumentError, Instrumented, Probe, ProbeKind, Span, instrument,
+};
 pub use layout::{Identity, Layout};
 pub use report::{
     BlockCoverage, BranchCoverage, FunctionCoverage, LineCoverage, MergeError, ProgramCoverage, Report, VERSION,

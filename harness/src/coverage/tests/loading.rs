@@ -5,7 +5,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use aya_obj::generated::bpf_insn;
 
 use super::super::{
-    CoverageMap, FuncInfo, Identity, Input, InstrumentError, Instrumented, Layout, LineInfo, instrument, stack_depths,
+    Counting, CoverageMap, FuncInfo, Identity, Input, InstrumentError, Instrumented, Layout, LineInfo, instrument,
+    stack_depths,
 };
 use crate::kernel::btf::Btf;
 use crate::kernel::probe::Version;
@@ -58,12 +59,13 @@ impl<'a> Source<'a> {
     }
 
     /// Instruments and loads. `stack` is what the verifier says of the plain program.
-    pub(super) fn load_probed(&self, stack: Option<&[u32]>) -> Result<Probed, String> {
+    pub(super) fn load_probed(&self, stack: Option<&[u32]>, counting: Counting) -> Result<Probed, String> {
         let mut input = Input {
             instructions: &self.instructions,
             functions: &self.functions,
             lines: &self.lines,
             map_fd: -1,
+            counting,
             first_slot: 0,
             stack,
             long_jumps: Version::of_release(&crate::kernel::release())

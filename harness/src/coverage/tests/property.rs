@@ -5,7 +5,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::super::flow::Flow;
 use super::super::instruction::{Instruction, Registers};
-use super::super::{Input, Instrumented, ProbeKind, instrument};
+use super::super::{Counting, Input, Instrumented, ProbeKind, instrument};
 use super::interpreter::Machine;
 
 /// Makes programs that the verifier would take: nothing is read that was not written, and every loop ends.
@@ -222,6 +222,7 @@ fn instrumented(code: &[Instruction], measured: bool) -> Instrumented {
         functions: &[],
         lines: &[],
         map_fd: 77,
+        counting: if measured { Counting::Atomic } else { Counting::Plain },
         first_slot: 5,
         stack: measured.then_some(&depths),
         long_jumps: false,
