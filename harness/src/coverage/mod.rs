@@ -18,6 +18,7 @@ mod instruction;
 mod instrument;
 mod layout;
 mod registers;
+pub mod render;
 mod report;
 mod rewrite;
 mod stack;
