@@ -60,27 +60,36 @@ impl<'a> Source<'a> {
 
     /// Instruments and loads. `stack` is what the verifier says of the plain program.
     pub(super) fn load_probed(&self, stack: Option<&[u32]>, counting: Counting) -> Result<Probed, String> {
-        let mut input = Input {
-            instructions: &self.instructions,
-            functions: &self.functions,
-            lines: &self.lines,
-            map_fd: -1,
-            counting,
-            first_slot: 0,
-            stack,
-            long_jumps: Version::of_release(&crate::kernel::release())
-                .is_some_and(|version| version.against(&Version::series(6, 6)).is_ge()),
-        };
+        let long_jumps = Version::of_release(&crate::kernel::release())
+            .is_some_and(|version| version.against(&Version::series(6, 6)).is_ge());
         let said = |error: InstrumentError| error.to_string();
+        let input = Input { stack, counting, ..self.input(long_jumps) };
         let map = CoverageMap::new(instrument(&input).map_err(said)?.slots()).map_err(|error| error.to_string())?;
-        input.map_fd = map.as_raw_fd();
-        let instrumented = instrument(&input).map_err(said)?;
+        let instrumented = instrument(&Input { map_fd: map.as_raw_fd(), ..input }).map_err(said)?;
         let loaded = self.load_code(&instrumented.instructions, &instrumented.functions, &instrumented.lines)?;
         let types = self.code.parsed.btf.as_ref().map(|btf| Btf::parse(&btf.to_bytes()).unwrap());
         let identity = Identity { object: "object", digest: "digest", program: &self.name };
         let count = self.instructions.len();
         let layout = Layout::new(identity, count, &self.functions, &self.lines, types.as_ref(), &instrumented);
         Ok(Probed { loaded, map, layout, instrumented })
+    }
+
+    /// Instruments without loading.
+    pub(super) fn instrumented(&self, long_jumps: bool) -> Result<Instrumented, InstrumentError> {
+        instrument(&self.input(long_jumps))
+    }
+
+    fn input(&self, long_jumps: bool) -> Input<'_> {
+        Input {
+            instructions: &self.instructions,
+            functions: &self.functions,
+            lines: &self.lines,
+            map_fd: -1,
+            counting: Counting::Atomic,
+            first_slot: 0,
+            stack: None,
+            long_jumps,
+        }
     }
 
     fn load_code(

@@ -4,7 +4,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::super::flow::Flow;
-use super::super::instruction::{Instruction, Registers};
+use super::super::instruction::Instruction;
 use super::super::{Counting, Input, Instrumented, ProbeKind, instrument};
 use super::interpreter::Machine;
 
@@ -291,10 +291,4 @@ fn check_branches(code: &[Instruction], result: &Instrumented, seed: u64) -> usi
         assert_eq!(coverage.reached as usize, reached + wide, "seed {seed}");
     }
     known
-}
-
-#[test]
-fn sets_of_registers() {
-    assert!(Registers::ARGUMENTS.has(1) && Registers::ARGUMENTS.has(5) && !Registers::ARGUMENTS.has(0));
-    assert!(Registers::GENERAL.has(9) && !Registers::GENERAL.has(10));
 }

@@ -51,6 +51,10 @@ fn the_verifier_takes_every_program_with_probes_that_it_takes_without() {
                 probed.loaded.statistics.stack_bytes,
             );
             assert_eq!(flags + instrumented.unprobed.len(), 0, "{name}: every block is counted");
+            // Nothing is spilled where nothing is known of the stack; what is left to count is still taken.
+            let unmeasured = source.load_probed(None, Counting::Plain).unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert_eq!(unmeasured.instrumented.spilling, 0);
+            assert!(unmeasured.instrumented.probes.len() * 10 >= instrumented.probes.len() * 9, "{name}");
             seen.push(name.clone());
         }
     });
