@@ -7,11 +7,13 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod cgroup;
 pub mod cli;
 pub mod cost;
 pub mod coverage;
 pub mod error;
 pub mod flow_name;
+pub mod hook;
 pub mod invoker;
 pub mod kernel;
 pub mod lockstep;
@@ -20,9 +22,11 @@ pub mod observation;
 pub mod pool;
 pub mod record;
 pub mod report;
+pub mod rows;
 pub mod run;
 pub mod scenario;
 pub mod snapshot;
+pub mod subject;
 pub mod suite;
 pub mod sys;
 pub mod topology;

@@ -5,15 +5,14 @@
 //! run. The kernel's own stack takes no part: a packet that every program lets pass counts as delivered.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aya::programs::ProgramFd;
-
 use crate::capture::{CaptureError, Frame};
+use crate::hook::HookKind;
 use crate::object::ObjectError;
 use crate::observation::{Drop, DropClass, Ledger};
-use crate::suite::{self, Analyzer, Hook};
+use crate::suite::{self, Loaded, Observer};
 use crate::sys;
 
 /// Packets between two looks at the analyzers' rings: few enough for the smallest ring, many enough to cost nothing.
@@ -75,57 +74,80 @@ pub struct LockstepOutcome {
     pub interrupted: bool,
 }
 
+/// The kinds of hook that a packet meets in this mode, in its order. The generic and the driver's XDP are the same here,
+/// and so are both ways of attaching to tc.
+const ORDER: [&[HookKind]; 5] = [
+    &[HookKind::Xdp, HookKind::XdpGeneric],
+    &[HookKind::TcxIngress],
+    &[HookKind::TcIngress],
+    &[HookKind::TcxEgress],
+    &[HookKind::TcEgress],
+];
+
 struct Step {
-    hook: Hook,
-    program: &'static str,
-    fd: ProgramFd,
+    hook: HookKind,
+    program: String,
+    fd: OwnedFd,
+    /// Whose it is.
+    observer: usize,
+    /// Whether the next program must see what this one left of the packet.
+    changes: bool,
 }
 
-/// The programs of `analyzers` that see packets, in the order in which a packet meets them.
-fn steps(analyzers: &mut [Box<dyn Analyzer>]) -> Result<Vec<Step>, ObjectError> {
+/// The programs of `observers` that see packets, in the order in which a packet meets them.
+fn steps(observers: &mut [Box<dyn Observer>]) -> Result<Vec<Step>, ObjectError> {
     let mut steps = Vec::new();
-    for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
-        for analyzer in analyzers.iter_mut() {
-            for &(program, _) in analyzer.programs().iter().filter(|(_, at)| *at == hook) {
-                let fd = analyzer.object_mut().load_program(program, None)?;
-                steps.push(Step { hook, program, fd });
+    for hooks in ORDER {
+        for (number, observer) in observers.iter_mut().enumerate() {
+            let changes = observer.changes_packets();
+            for attach in observer.attaches().into_iter().filter(|attach| hooks.contains(&attach.hook.kind)) {
+                let Loaded { fd, kind, .. } = observer.programs().load(&attach.program, None)?;
+                if !attach.hook.kind.takes().contains(&kind) {
+                    return Err(ObjectError::Missing {
+                        object: observer.programs().object_name().to_owned(),
+                        what: format!("program {} for {}: that one is of kind {kind}", attach.program, attach.hook),
+                    });
+                }
+                steps.push(Step { hook: attach.hook.kind, program: attach.program, fd, observer: number, changes });
             }
         }
     }
     Ok(steps)
 }
 
-/// Runs every frame that `next` yields through the programs of `analyzers`; `next` says false at the end.
+/// Runs every frame that `next` yields through the programs of `observers`; `next` says false at the end.
 ///
 /// `progress` is told the number of packets done, every few packets; `stop` ends the run after the packet under way.
 ///
 /// # Errors
 /// A frame that cannot be read, a program that cannot be loaded or run.
 pub fn replay(
-    analyzers: &mut [Box<dyn Analyzer>],
+    observers: &mut [Box<dyn Observer>],
     next: &mut dyn FnMut(&mut Frame) -> Result<bool, CaptureError>,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<LockstepOutcome, LockstepError> {
-    let steps = steps(analyzers)?;
+    let steps = steps(observers)?;
     let mut outcome = LockstepOutcome::default();
-    let mut ended: BTreeMap<(&str, &str, String), u64> = BTreeMap::new();
+    let mut ended: BTreeMap<(usize, &str, String), u64> = BTreeMap::new();
     let mut frame = Frame::default();
+    let mut buffers = Buffers::default();
     while next(&mut frame)? {
         if stop.load(Ordering::Relaxed) {
             outcome.interrupted = true;
             break;
         }
-        for analyzer in analyzers.iter() {
-            analyzer.object().set_clock(frame.time_ns);
+        for observer in observers.iter() {
+            observer.set_clock(frame.time_ns);
         }
         outcome.ledger.offered += 1;
-        match run_packet(&steps, &frame)? {
+        match run_packet(&steps, observers, &frame, &mut buffers)? {
             End::Passed => outcome.ledger.delivered += 1,
-            End::Verdict(program, verdict) => {
+            End::Verdict(step, verdict) => {
                 outcome.ledger.consumed += 1;
-                *outcome.ledger.consumed_by.entry(format!("{verdict} by {program}")).or_default() += 1;
-                *ended.entry((program, verdict, crate::flow_name::of(&frame.data))).or_default() += 1;
+                let by = format!("{verdict} by {}", steps[step].program);
+                *outcome.ledger.consumed_by.entry(by).or_default() += 1;
+                *ended.entry((step, verdict, crate::flow_name::of(&frame.data))).or_default() += 1;
             }
             End::Unrunnable => {
                 outcome.ledger.dropped += 1;
@@ -133,19 +155,19 @@ pub fn replay(
             }
         }
         if outcome.ledger.offered.is_multiple_of(DRAIN_EVERY) {
-            suite::drain(analyzers)?;
+            suite::drain(observers)?;
             progress(outcome.ledger.offered);
         }
     }
-    suite::drain(analyzers)?;
+    suite::drain(observers)?;
     progress(outcome.ledger.offered);
     outcome.drops = ended
         .into_iter()
-        .map(|((program, verdict, flow), packets)| Drop {
+        .map(|((step, verdict, flow), packets)| Drop {
             by: if verdict.starts_with("XDP") { "xdp" } else { "tc" }.to_owned(),
             reason: verdict.to_owned(),
             class: DropClass::Verdict,
-            place: program.to_owned(),
+            place: steps[step].program.clone(),
             host: "dut".to_owned(),
             flow,
             packets,
@@ -157,14 +179,42 @@ pub fn replay(
 /// How a packet's way through the programs ended.
 enum End {
     Passed,
-    Verdict(&'static str, &'static str),
+    /// By which step, and with what.
+    Verdict(usize, &'static str),
     Unrunnable,
 }
 
+/// Packets as programs left them. A program may make a packet longer, by what the kernel allows it in front
+/// (`XDP_PACKET_HEADROOM`, 256 bytes) and behind (to the end of the page).
+#[derive(Debug, Default)]
+struct Buffers {
+    current: Vec<u8>,
+    /// Bytes of the packet in `current`.
+    len: usize,
+    next: Vec<u8>,
+}
+
+/// Most bytes that a program adds to a packet.
+const GROWTH: usize = 4096;
+
 /// Runs one packet through the programs until one ends it.
-fn run_packet(steps: &[Step], frame: &Frame) -> Result<End, LockstepError> {
-    for step in steps {
-        let run = match sys::test_run(step.fd.as_fd(), &frame.data, None, 1) {
+fn run_packet(
+    steps: &[Step],
+    observers: &mut [Box<dyn Observer>],
+    frame: &Frame,
+    buffers: &mut Buffers,
+) -> Result<End, LockstepError> {
+    let mut changed = false;
+    for (index, step) in steps.iter().enumerate() {
+        let Buffers { current, len, next } = buffers;
+        let packet: &[u8] = if changed { &current[..*len] } else { &frame.data };
+        let out = step.changes.then(|| {
+            if next.len() < packet.len() + GROWTH {
+                next.resize(packet.len() + GROWTH, 0);
+            }
+            next.as_mut_slice()
+        });
+        let run = match sys::test_run(step.fd.as_fd(), packet, out, 1) {
             Ok(run) => run,
             // The kernel takes no tc frame without a byte behind the Ethernet header, nor one over about a page
             // (net/bpf/test_run.c, bpf_test_init and convert___skb_to_skb): a property of the packet, not a failure.
@@ -172,23 +222,43 @@ fn run_packet(steps: &[Step], frame: &Frame) -> Result<End, LockstepError> {
                 return Ok(End::Unrunnable);
             }
             Err(source) => {
-                let (program, packet) = (step.program.to_owned(), frame.number);
+                let (program, packet) = (step.program.clone(), frame.number);
                 return Err(LockstepError::TestRun { program, packet, len: frame.data.len(), source });
             }
         };
-        if let Some(verdict) = ends(step.hook, run.verdict) {
-            return Ok(End::Verdict(step.program, verdict));
+        let verdict = ends(step.hook, run.verdict);
+        if step.changes {
+            let left = &next[..next.len().min(run.len_out as usize)];
+            let named = verdict.unwrap_or_else(|| passes(step.hook, run.verdict));
+            observers[step.observer].packet(&step.program, named, (frame.number, packet), left);
+            *len = left.len();
+            std::mem::swap(current, next);
+            changed = true;
+        }
+        if let Some(verdict) = verdict {
+            return Ok(End::Verdict(index, verdict));
         }
     }
     Ok(End::Passed)
 }
 
-/// The name of a verdict that ends a packet's way, or nothing for one that lets it pass.
-fn ends(hook: Hook, verdict: u32) -> Option<&'static str> {
+/// The name of a verdict that lets a packet pass.
+fn passes(hook: HookKind, verdict: u32) -> &'static str {
     match hook {
-        Hook::Xdp if verdict == XDP_PASS => None,
+        HookKind::Xdp | HookKind::XdpGeneric => "XDP_PASS",
+        _ if verdict == u32::MAX => "TC_ACT_UNSPEC",
+        _ => TC_VERDICTS.get(verdict as usize).copied().unwrap_or("TC_ACT_OK"),
+    }
+}
+
+/// The name of a verdict that ends a packet's way, or nothing for one that lets it pass.
+fn ends(hook: HookKind, verdict: u32) -> Option<&'static str> {
+    match hook {
+        HookKind::Xdp | HookKind::XdpGeneric if verdict == XDP_PASS => None,
         // The kernel treats an unknown action as XDP_ABORTED (net/core/filter.c, bpf_warn_invalid_xdp_action).
-        Hook::Xdp => Some(XDP_VERDICTS.get(verdict as usize).copied().unwrap_or("XDP_ABORTED")),
+        HookKind::Xdp | HookKind::XdpGeneric => {
+            Some(XDP_VERDICTS.get(verdict as usize).copied().unwrap_or("XDP_ABORTED"))
+        }
         _ if TC_PASSES.contains(&verdict) => None,
         _ => TC_VERDICTS.get(verdict as usize).copied(),
     }
@@ -200,11 +270,11 @@ mod tests {
 
     #[test]
     fn verdicts_that_end_a_packet_are_named_and_the_others_pass() {
-        assert_eq!(ends(Hook::Xdp, 2), None);
-        assert_eq!(ends(Hook::Xdp, 1), Some("XDP_DROP"));
-        assert_eq!(ends(Hook::Xdp, 77), Some("XDP_ABORTED"));
-        assert_eq!(ends(Hook::TcIngress, u32::MAX), None);
-        assert_eq!(ends(Hook::TcIngress, 0), None);
-        assert_eq!(ends(Hook::TcIngress, 2), Some("TC_ACT_SHOT"));
+        assert_eq!(ends(HookKind::Xdp, 2), None);
+        assert_eq!(ends(HookKind::Xdp, 1), Some("XDP_DROP"));
+        assert_eq!(ends(HookKind::Xdp, 77), Some("XDP_ABORTED"));
+        assert_eq!(ends(HookKind::TcIngress, u32::MAX), None);
+        assert_eq!(ends(HookKind::TcIngress, 0), None);
+        assert_eq!(ends(HookKind::TcIngress, 2), Some("TC_ACT_SHOT"));
     }
 }

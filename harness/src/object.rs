@@ -13,6 +13,8 @@ use crate::kernel::{self, btf::BtfError};
 use crate::sys::MappedArray;
 
 pub mod cost;
+pub mod elf;
+pub mod section;
 mod store;
 
 /// Where the programs of an object take the time from.
@@ -132,6 +134,9 @@ pub enum ObjectError {
         /// What was looked for.
         what: String,
     },
+    /// An object under test failed.
+    #[error(transparent)]
+    Subject(#[from] Box<crate::subject::SubjectError>),
     /// A map could not be read or written.
     #[error("cannot access map {map} of object {object}")]
     Map {
@@ -379,9 +384,36 @@ impl Object {
     }
 }
 
+impl crate::suite::Programs for Object {
+    fn object_name(&self) -> &str {
+        &self.name
+    }
+
+    fn load(&mut self, program: &str, target: Option<&str>) -> Result<crate::suite::Loaded, ObjectError> {
+        let types = |source| ObjectError::Types { object: self.name.clone(), source: Box::new(source) };
+        let tracing = match target {
+            Some(target) => Some((target, kernel::aya_btf().map_err(types)?)),
+            None => None,
+        };
+        let loaded = self.load_program(program, tracing)?;
+        let kind = match self.ebpf.program(program) {
+            Some(Program::Xdp(_)) => "xdp",
+            Some(Program::SchedClassifier(_)) => "tc",
+            Some(Program::BtfTracePoint(_)) => "tp_btf",
+            Some(Program::FEntry(_)) => "fentry",
+            Some(Program::FExit(_)) => "fexit",
+            _ => "kprobe",
+        };
+        let copied = loaded.as_fd().try_clone_to_owned();
+        let fd = copied.map_err(|source| self.program_error("use", program, ProgramError::IOError(source)))?;
+        // None of the suite's programs is for a control group, where alone this matters.
+        Ok(crate::suite::Loaded { fd, kind, attach: 0 })
+    }
+}
+
 /// The last `count` lines of a verifier log, which end with what is wrong and the verifier's statistics. A line of
 /// register states may have thousands of characters: the beginning names the instruction.
-fn last_lines(log: &str, count: usize) -> String {
+pub(crate) fn last_lines(log: &str, count: usize) -> String {
     const WIDTH: usize = 160;
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = lines.iter().skip(lines.len().saturating_sub(count));

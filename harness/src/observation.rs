@@ -3,12 +3,14 @@
 //! Times are microseconds; `*_us` fields are fractions of the capture's own resolution, kept to the nanosecond.
 
 mod kernel;
+mod under_test;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use kernel::{Disagreement, DropClass, IcmpError, KernelSocket};
+pub use under_test::{Change, ChangedField, ProgramSeen, UnderTest, VerdictCount};
 
 /// A pair of counts, one per direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -423,6 +425,9 @@ pub struct Observation {
     /// Times through the kernel; absent if `latency` did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// Objects under test, in the order of the scenario.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<UnderTest>,
     /// What was not seen because a map or ring was full: `object.map` and count. All zeros are left out.
     pub losses: BTreeMap<String, u64>,
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::object::Clock;
-use crate::suite::{Analyzer, Family};
+use crate::suite::{Family, Observer};
 
 /// Most objects that wait. Each holds its maps' memory, of which the largest is a ring of 8 MiB.
 const MOST: usize = 24;
@@ -36,7 +36,7 @@ impl Key {
 /// The objects that wait; the one used last is the last to go where there are too many.
 #[derive(Default)]
 pub struct Pool {
-    idle: Mutex<Vec<(Key, Box<dyn Analyzer>)>>,
+    idle: Mutex<Vec<(Key, Box<dyn Observer>)>>,
 }
 
 impl Pool {
@@ -57,8 +57,8 @@ impl Pool {
     pub fn take<E>(
         &self,
         key: &Key,
-        load: impl FnOnce() -> Result<Box<dyn Analyzer>, E>,
-    ) -> Result<Box<dyn Analyzer>, E> {
+        load: impl FnOnce() -> Result<Box<dyn Observer>, E>,
+    ) -> Result<Box<dyn Observer>, E> {
         while let Some(mut analyzer) = self.remove(key) {
             if analyzer.reset().is_ok() {
                 return Ok(analyzer);
@@ -67,14 +67,14 @@ impl Pool {
         load()
     }
 
-    fn remove(&self, key: &Key) -> Option<Box<dyn Analyzer>> {
+    fn remove(&self, key: &Key) -> Option<Box<dyn Observer>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let index = idle.iter().rposition(|(of, _)| of == key)?;
         Some(idle.remove(index).1)
     }
 
     /// Takes an analyzer of that key, whose programs are detached.
-    pub fn give_back(&self, key: Key, analyzer: Box<dyn Analyzer>) {
+    pub fn give_back(&self, key: Key, analyzer: Box<dyn Observer>) {
         let surplus = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.push((key, analyzer));

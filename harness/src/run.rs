@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::capture::{self, CaptureError, Frame, Frames, Survey, Writer};
+use crate::cgroup::OwnGroup;
+use crate::hook::HookKind;
 use crate::kernel::{self, probe};
 use crate::lockstep::{self, LockstepError};
 use crate::object::{Clock, ObjectError, Refusal};
@@ -14,8 +16,9 @@ use crate::observation::Observation;
 use crate::pool::{Key, Pool};
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary, PacingSummary};
 use crate::scenario::{Mode, spec::Programs};
+use crate::subject::{self, LoadError, SubjectError, SubjectObserver};
 use crate::suite::protocols::ProtocolsError;
-use crate::suite::{self, Analyzer, Family};
+use crate::suite::{self, Family, Observer};
 use crate::topology::{Network, TopologyChoice, TopologyError};
 use crate::wire::{self, Attachments, Speed, WireError, WireOptions};
 
@@ -88,6 +91,9 @@ pub enum RunError {
     /// An object is not usable.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// An object under test is not usable.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
     /// The object `protocols` cannot be set as asked.
     #[error(transparent)]
     Protocols(#[from] ProtocolsError),
@@ -118,6 +124,16 @@ impl RunError {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
             || matches!(self, Self::Wire(WireError::Frames(_)))
+            || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
+            || matches!(
+                self,
+                Self::Lockstep(LockstepError::Object(ObjectError::Subject(_) | ObjectError::Missing { .. }))
+            )
+            || matches!(self, Self::Wire(WireError::Object(ObjectError::Subject(_)) | WireError::Kind { .. }))
+            || matches!(
+                self,
+                Self::Wire(WireError::NoPlace { .. } | WireError::Placeless { .. } | WireError::SecondXdp { .. })
+            )
             || matches!(self, Self::Protocols(ProtocolsError::TooManyPorts(_) | ProtocolsError::PortZero))
     }
 
@@ -145,6 +161,11 @@ fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
     while let Some(error) = cause {
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Some((&refusal.program, &refusal.log));
+        }
+        if let Some(SubjectError::Load { program, source: LoadError::Refused { log, .. }, .. }) =
+            error.downcast_ref::<SubjectError>()
+        {
+            return Some((program, log));
         }
         cause = error.source();
     }
@@ -253,11 +274,11 @@ fn choose(asked: Option<Mode>) -> Result<(Mode, String), RunError> {
 }
 
 /// The objects of a run in the order in which packets meet them, each with its key, and what could not be loaded.
-type Loaded = (Vec<Key>, Vec<Box<dyn Analyzer>>, Vec<String>);
+type Loaded = (Vec<Key>, Vec<Box<dyn Observer>>, Vec<String>);
 
 fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Step<'_>)) -> Result<Loaded, RunError> {
     let (mut keys, mut analyzers, mut notes) = Loaded::default();
-    let mut add = |key: Key, object, load: &dyn Fn() -> Result<Box<dyn Analyzer>, RunError>| {
+    let mut add = |key: Key, object, load: &dyn Fn() -> Result<Box<dyn Observer>, RunError>| {
         step(Step::Load { object });
         analyzers.push(pool.take(&key, load)?);
         keys.push(key);
@@ -283,10 +304,17 @@ fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Ste
     // After `tcp_state`, with which it compares. A kernel on which it does not load loses nothing else.
     if let Some(settings) = programs.sockets.as_ref().filter(|_| clock != Clock::Virtual) {
         let key = Key::new(Family::Sockets, clock, settings);
-        let load = || Ok(Box::new(suite::sockets::Sockets::load(clock, settings)?) as Box<dyn Analyzer>);
+        let load = || Ok(Box::new(suite::sockets::Sockets::load(clock, settings)?) as Box<dyn Observer>);
         if let Err(error) = add(key, "sockets", &load) {
             notes.push(format!("the kernel's sockets are not observed: {}", crate::error::chain(&error)));
         }
+    }
+    for setup in &programs.objects {
+        let name = subject::name_of(&setup.object);
+        step(Step::Load { object: &name });
+        let read = |source| SubjectError::Read { object: setup.object.display().to_string(), source };
+        let bytes = std::fs::read(&setup.object).map_err(read)?;
+        analyzers.push(Box::new(SubjectObserver::new(setup, &bytes, &name)?));
     }
     // As `drops`. Never pooled, so without a key and last: which probes measure is found out anew by each load.
     if let Some(settings) = programs.latency.as_ref().filter(|_| clock != Clock::Virtual) {
@@ -297,7 +325,7 @@ fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Ste
 }
 
 fn run_lockstep(
-    analyzers: &mut [Box<dyn Analyzer>],
+    analyzers: &mut [Box<dyn Observer>],
     offered: &mut Tee,
     survey: &Survey,
     stop: &AtomicBool,
@@ -318,7 +346,7 @@ fn run_lockstep(
 
 fn run_wire(
     plan: &Plan,
-    analyzers: &mut [Box<dyn Analyzer>],
+    analyzers: &mut [Box<dyn Observer>],
     offered: &mut Tee,
     survey: &Survey,
     stop: &AtomicBool,
@@ -327,6 +355,16 @@ fn run_wire(
 ) -> Result<(), RunError> {
     let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
     let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
+    // Sockets belong to the control group that they are made in.
+    let needs_group = |observer: &Box<dyn Observer>| {
+        observer.attaches().iter().any(|attach| attach.hook.kind == HookKind::Cgroup && attach.hook.at.is_none())
+    };
+    let _group = if analyzers.iter().any(needs_group) {
+        let failed = |source| WireError::System { operation: "enter a control group of its own".to_owned(), source };
+        Some(OwnGroup::enter().map_err(failed)?)
+    } else {
+        None
+    };
     step(Step::Build { topology: &topology.name });
     document.topology = Some(topology.name.clone());
     let network = Network::build(&topology)?;

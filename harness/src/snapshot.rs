@@ -4,6 +4,8 @@
 //! appearance, raw times become buckets, and everything that only says on which machine the run took place is left
 //! out, so the text is the same on every kernel that behaves the same.
 
+mod objects;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -25,8 +27,8 @@ pub struct Rules {
 }
 
 /// Names the sections that [`Rules::omit`] may hold.
-pub const SECTIONS: [&str; 11] =
-    ["ledger", "hooks", "flows", "tcp", "drops", "icmp", "malformed", "dns", "http", "tls", "latency"];
+pub const SECTIONS: [&str; 12] =
+    ["ledger", "hooks", "flows", "tcp", "drops", "icmp", "malformed", "dns", "http", "tls", "objects", "latency"];
 
 /// Renders `observation` under `rules`.
 #[must_use]
@@ -45,6 +47,7 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
             "dns" => dns(observation, &mut names),
             "http" => http(observation, &mut names),
             "tls" => tls(observation, &mut names),
+            "objects" => observation.objects.iter().flat_map(objects::lines).collect(),
             _ => observation.latency.as_ref().map_or_else(Vec::new, |latency| latency_lines(latency, &mut names)),
         };
         if !lines.is_empty() {

@@ -48,7 +48,7 @@ impl Namespace {
     }
 
     fn host(&self, name: &str) -> WatchedHost {
-        WatchedHost { name: name.to_owned(), netns: self.inode, silent: 0 }
+        WatchedHost { name: name.to_owned(), netns: self.inode, silent: 0, interfaces: Vec::new() }
     }
 }
 

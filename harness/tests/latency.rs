@@ -31,7 +31,14 @@ impl Lab {
         }
         let network = Network::build(&presets::host(&[])).unwrap();
         let server = network.host(presets::DUT).unwrap();
-        latency.watch(&[WatchedHost { name: "server".to_owned(), netns: server.netns_inode(), silent: 0 }]).unwrap();
+        latency
+            .watch(&[WatchedHost {
+                name: "server".to_owned(),
+                netns: server.netns_inode(),
+                silent: 0,
+                interfaces: Vec::new(),
+            }])
+            .unwrap();
         Self { network, latency }
     }
 

@@ -9,7 +9,7 @@ use bpflab::object::{Clock, LoadOptions, Object, suite as objects};
 use bpflab::observation::{KernelSocket, Observation, Tcp};
 use bpflab::suite::sockets::{Sockets, SocketsSettings};
 use bpflab::suite::tcp_state::{TcpState, TcpStateSettings};
-use bpflab::suite::{self, Analyzer, WatchedHost};
+use bpflab::suite::{self, Observer, WatchedHost};
 use bpflab::sys::bytes_of;
 use bpflab::topology::{Host, Network, presets};
 use bpflab::wire::Attachments;
@@ -33,7 +33,7 @@ enum Loss {
 struct Lab {
     // Dropped in this order: links, programs, namespaces.
     _attachments: Attachments,
-    analyzers: Vec<Box<dyn Analyzer>>,
+    analyzers: Vec<Box<dyn Observer>>,
     _lossy: Object,
     network: Network,
 }
@@ -50,14 +50,14 @@ impl Lab {
         }
         let state = TcpState::load(Clock::Kernel, &TcpStateSettings::default()).unwrap();
         let sockets = Sockets::load(Clock::Kernel, &SocketsSettings::default()).unwrap();
-        let mut analyzers: Vec<Box<dyn Analyzer>> = vec![Box::new(state), Box::new(sockets)];
+        let mut analyzers: Vec<Box<dyn Observer>> = vec![Box::new(state), Box::new(sockets)];
         suite::attach(&mut analyzers, &mut attachments, &network).unwrap();
         if loss == Loss::BehindTheObserver {
             attachments.tc_egress(&mut lossy, "shot_large_segments").unwrap();
         }
         let watched = [presets::CLIENT, presets::SERVER].map(|name| {
             let netns = network.host(name).unwrap().netns_inode();
-            WatchedHost { name: name.to_owned(), netns, silent: 0 }
+            WatchedHost { name: name.to_owned(), netns, silent: 0, interfaces: Vec::new() }
         });
         for analyzer in &mut analyzers {
             analyzer.watch(&watched).unwrap();

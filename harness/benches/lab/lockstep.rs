@@ -8,19 +8,20 @@ use std::time::Instant;
 
 use aya::programs::ProgramFd;
 use bpflab::capture::Frame;
+use bpflab::hook::HookKind;
 use bpflab::object::{Clock, LoadOptions, Object, suite};
+use bpflab::suite::Observer;
 use bpflab::suite::drops::{Drops, DropsSettings};
 use bpflab::suite::flows::{Flows, FlowsSettings};
 use bpflab::suite::protocols::{Protocols, ProtocolsSettings};
 use bpflab::suite::tcp_state::{TcpState, TcpStateSettings};
-use bpflab::suite::{Analyzer, Hook};
 use bpflab::{lockstep, sys};
 
 use crate::Effort;
 use crate::report::{Report, median, rate};
 
 /// All analyzers of the suite, new.
-pub fn analyzers(clock: Clock) -> Result<Vec<Box<dyn Analyzer>>, Box<dyn Error>> {
+pub fn analyzers(clock: Clock) -> Result<Vec<Box<dyn Observer>>, Box<dyn Error>> {
     Ok(vec![
         Box::new(Flows::load(clock, &FlowsSettings::default())?),
         Box::new(TcpState::load(clock, &TcpStateSettings::default())?),
@@ -35,16 +36,16 @@ pub fn baseline() -> Result<Object, Box<dyn Error>> {
 }
 
 /// Loads the programs that see packets, as a replay would, and counts those of XDP and those of tc.
-fn load_programs(analyzers: &mut [Box<dyn Analyzer>]) -> Result<(usize, usize), Box<dyn Error>> {
+fn load_programs(analyzers: &mut [Box<dyn Observer>]) -> Result<(usize, usize), Box<dyn Error>> {
     let (mut xdp, mut tc) = (0, 0);
     for analyzer in analyzers {
-        for &(program, hook) in analyzer.programs() {
-            match hook {
-                Hook::Xdp => xdp += 1,
-                Hook::TcIngress | Hook::TcEgress => tc += 1,
-                Hook::Tracepoint(_) => continue,
+        for attach in analyzer.attaches() {
+            match attach.hook.kind {
+                HookKind::Xdp => xdp += 1,
+                HookKind::TcIngress | HookKind::TcEgress => tc += 1,
+                _ => continue,
             }
-            analyzer.object_mut().load_program(program, None)?;
+            analyzer.programs().load(&attach.program, None)?;
         }
     }
     Ok((xdp, tc))

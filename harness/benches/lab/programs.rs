@@ -1,12 +1,12 @@
 //! What every program costs per packet, by the kernel's own measure.
 
 use std::error::Error;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::HashMap;
-use aya::programs::ProgramFd;
+use bpflab::hook::HookKind;
 use bpflab::object::Clock;
-use bpflab::suite::{self, Analyzer, Hook};
+use bpflab::suite::{self, Observer, Programs as _};
 use bpflab::sys;
 use etherparse::PacketBuilder;
 
@@ -42,10 +42,10 @@ fn packets() -> Result<[Named; 3], Box<dyn Error>> {
 
 /// Mean ns of a run over `frame`: the median over groups of runs.
 fn cost(
-    program: &ProgramFd,
+    program: &OwnedFd,
     frame: &[u8],
     (groups, runs): (u32, u32),
-    analyzers: &mut [Box<dyn Analyzer>],
+    analyzers: &mut [Box<dyn Observer>],
 ) -> Result<f64, Box<dyn Error>> {
     let mut durations = Vec::new();
     for _ in 0..groups {
@@ -60,18 +60,17 @@ pub fn run(report: &mut Report, effort: Effort) -> Result<(), Box<dyn Error>> {
     let mut baseline = super::lockstep::baseline()?;
     let mut programs = Vec::new();
     for program in ["empty", "empty_tc", "one_lookup"] {
-        programs.push((program, program != "empty_tc", baseline.load_program(program, None)?));
+        programs.push((program.to_owned(), program != "empty_tc", baseline.load(program, None)?.fd));
     }
     let count = baseline.ebpf.map_mut("COUNT").ok_or("object baseline has no map COUNT")?;
     HashMap::<_, u32, u64>::try_from(count)?.insert(0, 0, 0)?;
     let mut analyzers = super::lockstep::analyzers(Clock::Virtual)?;
     for analyzer in &mut analyzers {
-        for &(program, hook) in analyzer.programs() {
-            if !matches!(hook, Hook::Tracepoint(_)) {
-                programs.push((program, hook == Hook::Xdp, analyzer.object_mut().load_program(program, None)?));
-            }
+        for attach in analyzer.attaches().into_iter().filter(|attach| attach.hook.kind.is_on_path()) {
+            let loaded = analyzer.programs().load(&attach.program, None)?;
+            programs.push((attach.program, attach.hook.kind == HookKind::Xdp, loaded.fd));
         }
-        analyzer.object().set_clock(1_700_000_000_000_000_000);
+        analyzer.set_clock(1_700_000_000_000_000_000);
     }
     report.heading(&format!(
         "2. Programs: ns per packet as measured by BPF_PROG_TEST_RUN, {} runs each, median of groups",

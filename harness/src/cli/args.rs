@@ -9,6 +9,7 @@ use super::report::{ExitOn, OutputArgs};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::object::Clock;
 use crate::scenario::Mode;
+use crate::subject::{AttachSetup, Loader};
 use crate::suite::Family;
 use crate::vm::protocol::Mishap;
 use crate::vm::runner::Runner;
@@ -47,6 +48,8 @@ pub enum Command {
     /// Serve a request inside a virtual machine.
     #[command(hide = true)]
     Guest(GuestArgs),
+    /// Say what an eBPF object file is, what it needs, and whether this kernel takes it.
+    Inspect(InspectArgs),
     /// List scenarios.
     List(ListArgs),
     /// Measure what the suite's programs cost the verifier of the running kernel.
@@ -82,6 +85,18 @@ pub struct ReplayArgs {
     /// Programs to load, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub programs: Vec<Family>,
+    /// An object file under test; instead of the suite's programs, unless --programs names some. A C source is compiled.
+    #[arg(long, value_name = "FILE")]
+    pub object: Vec<PathBuf>,
+    /// Where programs of the object go: `HOOK:PROGRAM`, `HOOK:PROGRAM@PLACE`; by default where their sections say.
+    #[arg(long, value_name = "HOOK:PROGRAM[@PLACE]", requires = "object")]
+    pub attach: Vec<AttachArg>,
+    /// A global variable of the object: `NAME=VALUE`, the value as in JSON.
+    #[arg(long, value_name = "NAME=VALUE", requires = "object")]
+    pub global: Vec<String>,
+    /// Entries of a map of the object: `MAP=ENTRIES`, a JSON table from key to value.
+    #[arg(long, value_name = "MAP=ENTRIES", requires = "object")]
+    pub map: Vec<String>,
     /// Only packets that match this pcap filter expression.
     #[arg(long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
@@ -272,6 +287,42 @@ pub struct GuestArgs {
     pub request: PathBuf,
     /// Where messages are appended.
     pub messages: PathBuf,
+}
+
+/// `HOOK:PROGRAM@PLACE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachArg(pub AttachSetup);
+
+impl std::str::FromStr for AttachArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (hook, rest) = text.split_once(':').ok_or("it is written HOOK:PROGRAM or HOOK:PROGRAM@PLACE")?;
+        let (program, at) = rest.split_once('@').map_or((rest, None), |(program, at)| (program, Some(at.to_owned())));
+        if program.is_empty() {
+            return Err("the program's name is missing".to_owned());
+        }
+        Ok(Self(AttachSetup { program: program.to_owned(), hook: Some(hook.parse()?), at, priority: 0 }))
+    }
+}
+
+/// `bpflab inspect`.
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// The object file.
+    pub object: PathBuf,
+    /// Read the file alone: make no map and load no program.
+    #[arg(long)]
+    pub no_load: bool,
+    /// The library that makes the maps; by default libbpf, and aya for what libbpf does not take.
+    #[arg(long, value_enum)]
+    pub loader: Option<Loader>,
+    /// Print the verifier's whole log of this program, if it is refused.
+    #[arg(long, value_name = "PROGRAM")]
+    pub log: Option<String>,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bpflab list`.

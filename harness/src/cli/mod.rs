@@ -7,6 +7,7 @@ mod costs;
 mod display;
 mod doctor;
 mod guest;
+mod inspect;
 mod kernels;
 mod matrix;
 mod new;
@@ -86,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Matrix(args) => matrix::matrix(&args),
         Command::Guest(args) => guest::guest(&args),
         Command::Costs(args) => costs::print(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),

@@ -11,6 +11,7 @@ use crate::report::terminal::{self, Layout};
 use crate::run::{self, Plan, RunError};
 use crate::scenario::Mode;
 use crate::scenario::spec::Programs;
+use crate::subject::{Setup, source};
 use crate::suite::Family;
 use crate::topology::TopologyChoice;
 use crate::wire::Speed;
@@ -85,7 +86,12 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
 }
 
 fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
-    let mut programs = if args.programs.is_empty() { Programs::default() } else { Programs::of(&args.programs) };
+    let mut programs = if args.programs.is_empty() && args.object.is_empty() {
+        Programs::default()
+    } else {
+        Programs::of(&args.programs)
+    };
+    programs.objects = objects(args)?;
     if let Some(message) = contradiction(args) {
         return Err(Failure { exit: Exit::Invalid, message });
     }
@@ -115,6 +121,41 @@ fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
         clock: args.clock.into(),
         artefacts: args.artefacts.clone(),
     })
+}
+
+/// The objects under test.
+fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
+    let invalid = |message: String| Failure { exit: Exit::Invalid, message };
+    if args.object.len() > 1 && !(args.attach.is_empty() && args.global.is_empty() && args.map.is_empty()) {
+        return Err(invalid(
+            "--attach, --global and --map go with one --object: write a scenario for several".to_owned(),
+        ));
+    }
+    let value = |option: &str, text: &str| {
+        let parts = text.split_once('=').ok_or_else(|| invalid(format!("{option} {text}: it is written NAME=VALUE")));
+        parts.map(|(name, value)| {
+            // What is no JSON is a text.
+            let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::String(value.to_owned()));
+            (name.to_owned(), value)
+        })
+    };
+    let mut objects = Vec::new();
+    for path in &args.object {
+        let object = if path.extension().is_some_and(|extension| extension == "c") {
+            path.with_extension("o")
+        } else {
+            path.clone()
+        };
+        source::bring_up_to_date(&object).map_err(|error| Failure::invalid(&error))?;
+        objects.push(Setup {
+            object,
+            attach: args.attach.iter().map(|attach| attach.0.clone()).collect(),
+            globals: args.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
+            maps: args.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
+            ..Setup::default()
+        });
+    }
+    Ok(objects)
 }
 
 /// How a run's failure is told and which exit code it takes.

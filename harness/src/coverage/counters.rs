@@ -4,7 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::kernel;
-use crate::sys::{MappedArray, WordArray};
+use crate::sys::{self, MapHandle, MapSpec, MappedArray, map_kind};
+
+/// `BPF_F_MMAPABLE`, since 5.5 (fc9702273e2e).
+const MMAPABLE: u32 = 1 << 10;
 
 /// A map of counters could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +23,12 @@ pub struct CoverageMapError {
 }
 
 /// Counters of 64 bits, all in one element of an array, since only the first element of an array can be reached by
-/// instructions without a call.
+/// instructions without a call (`array_map_direct_value_addr` in `kernel/bpf/arraymap.c`).
 ///
 /// It must live until the programs that count in it are loaded; they keep the map after that.
 #[derive(Debug)]
 pub struct CoverageMap {
-    words: WordArray,
+    map: MapHandle,
     /// The counters as memory; where they cannot be mapped they are looked up.
     mapped: Option<MappedArray<u64>>,
     slots: u32,
@@ -40,14 +43,27 @@ impl CoverageMap {
     pub fn new(slots: u32) -> Result<Self, CoverageMapError> {
         kernel::make_room_for_maps();
         let failed = |source| CoverageMapError { operation: "make", slots, source };
-        let len = slots.max(1) as usize;
-        let make = |mappable| WordArray::new("coverage", len, mappable);
-        if let Ok(words) = make(true)
-            && let Ok(mapped) = MappedArray::new(words.map().as_fd(), len)
+        let len = slots.max(1);
+        let value_size = len.checked_mul(8).ok_or_else(|| failed(io::Error::from_raw_os_error(libc::E2BIG)))?;
+        let make = |flags| {
+            let spec = MapSpec {
+                kind: map_kind::ARRAY,
+                key_size: 4,
+                value_size,
+                max_entries: 1,
+                flags,
+                name: "coverage",
+                inner: None,
+                types: None,
+            };
+            sys::create_map(&spec).and_then(MapHandle::from_fd)
+        };
+        if let Ok(map) = make(MMAPABLE)
+            && let Ok(mapped) = MappedArray::new(map.fd(), len as usize)
         {
-            return Ok(Self { words, mapped: Some(mapped), slots });
+            return Ok(Self { map, mapped: Some(mapped), slots });
         }
-        Ok(Self { words: make(false).map_err(failed)?, mapped: None, slots })
+        Ok(Self { map: make(0).map_err(failed)?, mapped: None, slots })
     }
 
     /// How many counters there are.
@@ -69,9 +85,9 @@ impl CoverageMap {
     pub fn read(&self) -> Result<Hits, CoverageMapError> {
         let Some(mapped) = &self.mapped else {
             let failed = |source| CoverageMapError { operation: "read", slots: self.slots, source };
-            let mut counts = self.words.read().map_err(failed)?;
-            counts.truncate(self.slots as usize);
-            return Ok(Hits(counts));
+            let value = self.map.lookup(&0_u32.to_ne_bytes()).map_err(failed)?.unwrap_or_default();
+            let words = value.chunks_exact(8).map_while(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
+            return Ok(Hits(words.take(self.slots as usize).collect()));
         };
         Ok(Hits((0..self.slots as usize).map(|slot| mapped.counter(slot, 0)).collect()))
     }
@@ -83,7 +99,7 @@ impl CoverageMap {
     pub fn clear(&self) -> Result<(), CoverageMapError> {
         let Some(mapped) = &self.mapped else {
             let failed = |source| CoverageMapError { operation: "clear", slots: self.slots, source };
-            return self.words.clear().map_err(failed);
+            return self.map.update(Some(&0_u32.to_ne_bytes()), &vec![0; self.map.value_len()], 0).map_err(failed);
         };
         (0..mapped.len()).for_each(|slot| mapped.set(slot, 0));
         Ok(())
@@ -92,13 +108,13 @@ impl CoverageMap {
 
 impl AsFd for CoverageMap {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.words.map().as_fd()
+        self.map.fd()
     }
 }
 
 impl AsRawFd for CoverageMap {
     fn as_raw_fd(&self) -> RawFd {
-        self.words.map().as_raw_fd()
+        self.map.fd().as_raw_fd()
     }
 }
 
@@ -118,5 +134,27 @@ impl Hits {
     pub fn since(&self, earlier: &Self) -> Self {
         let before = earlier.0.iter().copied().chain(std::iter::repeat(0));
         Self(self.0.iter().zip(before).map(|(now, before)| now.wrapping_sub(before)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_and_cleared_as_memory_and_by_system_calls_alike() {
+        let mut map = CoverageMap::new(600).unwrap();
+        assert!(map.is_mapped());
+        map.mapped.as_ref().unwrap().set(511, 7);
+        let mapped = map.read().unwrap();
+        map.mapped = None;
+        assert_eq!(map.read().unwrap(), mapped);
+        assert_eq!((mapped.0.len(), mapped.of(511), mapped.of(510), mapped.of(600)), (600, 7, 0, 0));
+        map.clear().unwrap();
+        assert_eq!(map.read().unwrap(), Hits(vec![0; 600]));
+        assert_eq!(mapped.since(&Hits(vec![0; 511])).of(511), 7);
+        assert_eq!(CoverageMap::new(0).unwrap().read().unwrap(), Hits::default());
+        let error = CoverageMap::new(u32::MAX).unwrap_err();
+        assert_eq!(error.to_string(), "cannot make the map of 4294967295 coverage counters");
     }
 }

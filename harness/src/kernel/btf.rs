@@ -15,13 +15,15 @@ mod query;
 mod types;
 
 #[cfg(test)]
+pub(crate) mod blob;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use query::Field;
-pub use types::{IntKind, Kind, Member, Type};
+pub use types::{IntKind, Kind, Member, SectionVariable, Type};
 
 /// Where the kernel shows its own types.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -207,6 +209,12 @@ impl Btf {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// Whether the blob, and so the bytes that it describes, is big-endian.
+    #[must_use]
+    pub fn is_big_endian(&self) -> bool {
+        self.big
     }
 
     /// The string at an offset of the string section, empty if there is none or it is not UTF-8.

@@ -1,6 +1,8 @@
 //! Reports: pure functions from a [`Document`] to text. Nothing here looks at the machine.
 
+pub mod inspect;
 pub mod matrix;
+mod page;
 pub mod terminal;
 
 use serde::{Deserialize, Serialize};

@@ -1,34 +1,18 @@
 //! The report that a network engineer reads in a minute.
 
 mod latency;
+mod objects;
 mod sockets;
 
-use std::fmt::Write as _;
-
-use console::{Style, measure_text_width};
-
 use super::Document;
+pub use super::page::Layout;
+use super::page::Page;
 use crate::observation::{Connection, Observation, PerDirection, Tcp};
-
-/// How the report is laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Use colours.
-    pub colours: bool,
-    /// Rows per table; the rest is counted in one line.
-    pub rows: usize,
-}
-
-impl Default for Layout {
-    fn default() -> Self {
-        Self { colours: false, rows: 10 }
-    }
-}
 
 /// Renders `document`.
 #[must_use]
 pub fn render(document: &Document, layout: Layout) -> String {
-    let mut page = Page { text: String::new(), layout };
+    let mut page = Page::new(layout);
     header(&mut page, document);
     ledger(&mut page, document);
     flows(&mut page, &document.observation);
@@ -41,88 +25,13 @@ pub fn render(document: &Document, layout: Layout) -> String {
     dns(&mut page, &document.observation);
     http(&mut page, &document.observation);
     tls(&mut page, &document.observation);
+    for object in &document.observation.objects {
+        objects::section(&mut page, object);
+    }
     if let Some(seen) = &document.observation.latency {
         latency::section(&mut page, seen);
     }
     page.text
-}
-
-struct Page {
-    text: String,
-    layout: Layout,
-}
-
-impl Page {
-    fn line(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(self.text, "{}", text.as_ref().trim_end());
-    }
-
-    fn style(&self) -> Style {
-        Style::new().force_styling(self.layout.colours)
-    }
-
-    fn field(&mut self, name: &str, text: impl AsRef<str>) {
-        let name = self.style().bold().apply_to(format!("{name:<10}")).to_string();
-        self.line(format!("{name} {}", text.as_ref()));
-    }
-
-    fn heading(&mut self, name: &str, detail: &str) {
-        let name = self.style().bold().apply_to(name).to_string();
-        self.line("");
-        self.line(if detail.is_empty() { name } else { format!("{name}  {detail}") });
-    }
-
-    fn warn(&self, text: &str) -> String {
-        self.style().yellow().apply_to(text).to_string()
-    }
-
-    fn bad(&self, text: &str) -> String {
-        self.style().red().bold().apply_to(text).to_string()
-    }
-
-    /// Rows under column titles, each column as wide as its widest cell; numbers stand right.
-    fn table(&mut self, titles: &[&str], rows: &[Vec<String>]) {
-        let shown = &rows[..rows.len().min(self.layout.rows)];
-        let widths: Vec<usize> = titles
-            .iter()
-            .enumerate()
-            .map(|(column, title)| {
-                let cells = shown.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell));
-                cells.max().unwrap_or(0).max(title.len())
-            })
-            .collect();
-        let dim = self.style().dim();
-        let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
-        let title = align(&titles, &widths, shown.first());
-        self.line(format!("  {}", dim.apply_to(title)));
-        for row in shown {
-            let line = align(row, &widths, Some(row));
-            self.line(format!("  {line}"));
-        }
-        if rows.len() > shown.len() {
-            let more = format!("... and {} more (--rows 0 shows all, --json has them)", rows.len() - shown.len());
-            self.line(format!("  {}", dim.apply_to(more)));
-        }
-    }
-}
-
-/// Pads `cells` to `widths`; a column is set right where `like` holds a number in it.
-fn align(cells: &[String], widths: &[usize], like: Option<&Vec<String>>) -> String {
-    let mut line = String::new();
-    for (column, cell) in cells.iter().enumerate() {
-        let width = widths.get(column).copied().unwrap_or(0);
-        let padding = " ".repeat(width.saturating_sub(measure_text_width(cell)));
-        let sample = like.and_then(|row| row.get(column)).map_or("", String::as_str);
-        let number = sample.starts_with(|first: char| first.is_ascii_digit()) && !sample.contains(['.', ':', '/'])
-            || sample.ends_with("us")
-            || sample.ends_with("ms");
-        if number {
-            let _ = write!(line, "{padding}{cell}  ");
-        } else {
-            let _ = write!(line, "{cell}{padding}  ");
-        }
-    }
-    line
 }
 
 /// A time in the unit that a person would choose.

@@ -11,6 +11,7 @@ use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::kernel::probe::{Requirement, RunMode};
 use crate::object::Clock;
 use crate::snapshot;
+use crate::subject::Setup;
 use crate::suite::{
     Family, drops::DropsSettings, flows::FlowsSettings, latency::LatencySettings, protocols::ProtocolsSettings,
     sockets::SocketsSettings, tcp_state::TcpStateSettings,
@@ -63,8 +64,9 @@ pub struct Scenario {
     /// Hosts and links of wire mode.
     #[serde(default)]
     pub topology: TopologyChoice,
-    /// Programs of the suite with their settings; all of them but `latency` and `sockets` if left out.
-    #[serde(default)]
+    /// Programs of the suite with their settings, all of them but `latency` and `sockets` if left out; or a list of
+    /// objects under test.
+    #[serde(default, deserialize_with = "programs")]
     pub programs: Programs,
     /// Facts that must hold in every mode, by path into the observation (`tcp.handshakes.0.rtt_us`).
     #[serde(default)]
@@ -156,7 +158,7 @@ impl Frames {
     }
 }
 
-/// The programs of the suite that a run loads, with their settings.
+/// The programs that a run loads: those of the suite with their settings, and objects under test.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Programs {
@@ -172,6 +174,31 @@ pub struct Programs {
     pub sockets: Option<SocketsSettings>,
     /// Times through the kernel's receive path (wire mode).
     pub latency: Option<LatencySettings>,
+    /// Objects under test, in the order in which packets meet their programs, after those of the suite.
+    #[serde(default)]
+    pub objects: Vec<Setup>,
+}
+
+/// `programs` of a scenario: a table of them, or a list of objects under test and nothing else.
+fn programs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Programs, D::Error> {
+    struct Either;
+    impl<'de> serde::de::Visitor<'de> for Either {
+        type Value = Programs;
+
+        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            out.write_str("a table of the suite's programs, or a list of objects")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Programs, A::Error> {
+            Programs::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, list: A) -> Result<Programs, A::Error> {
+            let objects = Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list))?;
+            Ok(Programs { objects, ..Programs::of(&[]) })
+        }
+    }
+    deserializer.deserialize_any(Either)
 }
 
 impl Default for Programs {
@@ -191,6 +218,7 @@ impl Programs {
             protocols: families.contains(&Family::Protocols).then(ProtocolsSettings::default),
             sockets: families.contains(&Family::Sockets).then(SocketsSettings::default),
             latency: families.contains(&Family::Latency).then(LatencySettings::default),
+            objects: Vec::new(),
         }
     }
 }

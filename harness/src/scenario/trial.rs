@@ -14,7 +14,9 @@ use crate::object::Clock;
 use crate::pool::Pool;
 use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
+use crate::scenario::spec::Programs;
 use crate::snapshot;
+use crate::subject::source;
 
 /// Time of the first written-out frame: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 const FRAMES_START_NS: u64 = 1_767_225_600_000_000_000;
@@ -104,6 +106,10 @@ impl Trial {
     pub fn unmet_on(&self, build: Build<'_>) -> Vec<Unmet> {
         let mut needs = Requirement::of_mode(self.mode);
         needs.extend(self.found.scenario.requires.iter().cloned());
+        let objects = self.found.scenario.programs.objects.iter();
+        if objects.map(|setup| self.found.folder.join(&setup.object)).any(|object| source::must_compile(&object)) {
+            needs.extend(source::needs());
+        }
         probe::unmet_on(&needs, build)
     }
 
@@ -176,12 +182,22 @@ impl Trial {
                 mtu: traffic.mtu.unwrap_or(default.mtu),
             },
             mode: Some(self.mode),
-            programs: scenario.programs.clone(),
+            programs: self.programs()?,
             topology: scenario.topology.clone(),
             speed: traffic.speed,
             clock: traffic.clock.unwrap_or(Clock::Capture),
             artefacts: Some(artefacts.to_owned()),
         })
+    }
+
+    /// The programs, objects under test by their paths: beside the scenario, compiled if their source is newer.
+    fn programs(&self) -> Result<Programs, RunError> {
+        let mut programs = self.found.scenario.programs.clone();
+        for setup in &mut programs.objects {
+            setup.object = self.found.folder.join(&setup.object);
+            source::bring_up_to_date(&setup.object)?;
+        }
+        Ok(programs)
     }
 
     /// What is missing or wrong about the origin of a capture that stands beside the scenario.

@@ -10,6 +10,9 @@ pub mod protocols;
 pub mod sockets;
 pub mod tcp_state;
 
+use std::os::fd::OwnedFd;
+
+use crate::hook::Hook as UserHook;
 use crate::object::{Object, ObjectError};
 use crate::observation::{self, Observation};
 use crate::topology::{Network, Role, TopologyError};
@@ -52,6 +55,119 @@ pub enum Hook {
     Tracepoint(&'static str),
 }
 
+/// Where a program of a run is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// The program's name.
+    pub program: String,
+    /// Where packets or the kernel meet it.
+    pub hook: UserHook,
+}
+
+impl Attach {
+    fn of(&(program, hook): &(&'static str, Hook)) -> Self {
+        let hook = match hook {
+            Hook::Xdp => UserHook::xdp(),
+            Hook::TcIngress => UserHook::tc_ingress(),
+            Hook::TcEgress => UserHook::tc_egress(),
+            Hook::Tracepoint(target) => UserHook::btf_tracepoint(target),
+        };
+        Self { program: program.to_owned(), hook }
+    }
+}
+
+/// A program in the kernel.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// Its kind, as [`crate::object::section::Kind::name`].
+    pub kind: &'static str,
+    /// What it was loaded to be attached as, `BPF_*` of `enum bpf_attach_type`.
+    pub attach: u32,
+}
+
+/// An object whose programs can be loaded by name, whoever wrote it.
+pub trait Programs {
+    /// The object's name.
+    fn object_name(&self) -> &str;
+    /// Loads a program, unless it is loaded; `target` names the tracepoint or function of one that is loaded for one.
+    ///
+    /// # Errors
+    /// What the verifier refuses; a program that the object does not have.
+    fn load(&mut self, program: &str, target: Option<&str>) -> Result<Loaded, ObjectError>;
+}
+
+/// Whatever takes part in a run: programs that see packets or the kernel at work, and a reader of what they saw. The
+/// suite's objects are [`Analyzer`]s; objects under test are [`crate::subject::Subject`]s behind a reader for any map.
+pub trait Observer: Send {
+    /// The programs and where they are attached, in the order they run.
+    fn attaches(&self) -> Vec<Attach>;
+    /// For loading them.
+    fn programs(&mut self) -> &mut dyn Programs;
+    /// Sets the virtual time, ns since the UNIX epoch.
+    fn set_clock(&self, time_ns: u64);
+    /// Whether programs may change packets, so that the next one must see what the one before left.
+    fn changes_packets(&self) -> bool {
+        false
+    }
+    /// Takes note of what a program did to a packet in lockstep mode: its verdict by name, the packet's number and bytes
+    /// before, and its bytes after. Called only where [`Observer::changes_packets`].
+    fn packet(&mut self, program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
+        let _ = (program, verdict, before, after);
+    }
+    /// See [`Analyzer::watch`].
+    ///
+    /// # Errors
+    /// A map that cannot be written.
+    fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError>;
+    /// See [`Analyzer::reset`].
+    ///
+    /// # Errors
+    /// A map that cannot be emptied.
+    fn reset(&mut self) -> Result<(), ObjectError>;
+    /// See [`Analyzer::drain`].
+    ///
+    /// # Errors
+    /// A map that cannot be read.
+    fn drain(&mut self) -> Result<(), ObjectError>;
+    /// See [`Analyzer::finish`].
+    ///
+    /// # Errors
+    /// A map that cannot be read.
+    fn finish(&mut self, start_ns: u64, observation: &mut Observation) -> Result<(), ObjectError>;
+}
+
+impl<A: Analyzer> Observer for A {
+    fn attaches(&self) -> Vec<Attach> {
+        Analyzer::programs(self).iter().map(Attach::of).collect()
+    }
+
+    fn programs(&mut self) -> &mut dyn Programs {
+        self.object_mut()
+    }
+
+    fn set_clock(&self, time_ns: u64) {
+        self.object().set_clock(time_ns);
+    }
+
+    fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError> {
+        Analyzer::watch(self, hosts)
+    }
+
+    fn reset(&mut self) -> Result<(), ObjectError> {
+        Analyzer::reset(self)
+    }
+
+    fn drain(&mut self) -> Result<(), ObjectError> {
+        Analyzer::drain(self)
+    }
+
+    fn finish(&mut self, start_ns: u64, observation: &mut Observation) -> Result<(), ObjectError> {
+        Analyzer::finish(self, start_ns, observation)
+    }
+}
+
 /// A host of the topology as the kernel's programs see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedHost {
@@ -62,6 +178,8 @@ pub struct WatchedHost {
     /// Index of an interface of the host whose drops are no drops of packets, or 0: that of a bridge without addresses,
     /// which hands a copy of each group frame to a stack that has no use for it.
     pub silent: u32,
+    /// Names and numbers of its interfaces.
+    pub interfaces: Vec<(String, u32)>,
 }
 
 /// One object of the suite with its reader.
@@ -101,34 +219,28 @@ pub trait Analyzer: Send {
     fn finish(&mut self, start_ns: u64, observation: &mut Observation) -> Result<(), ObjectError>;
 }
 
-/// Lets every analyzer take in its events.
+/// Lets every observer take in its events.
 ///
 /// # Errors
 /// The first one's.
-pub fn drain(analyzers: &mut [Box<dyn Analyzer>]) -> Result<(), ObjectError> {
-    analyzers.iter_mut().try_for_each(|analyzer| analyzer.drain())
+pub fn drain(observers: &mut [Box<dyn Observer>]) -> Result<(), ObjectError> {
+    observers.iter_mut().try_for_each(|observer| observer.drain())
 }
 
-/// Attaches the programs of `analyzers` to the device under test, in their order, and tells them its hosts.
+/// Attaches the programs of `observers` in their order, and tells them the hosts that they watch.
 ///
 /// # Errors
 /// A program that cannot be loaded or attached.
 pub fn attach(
-    analyzers: &mut [Box<dyn Analyzer>],
+    observers: &mut [Box<dyn Observer>],
     attachments: &mut Attachments,
     network: &Network,
 ) -> Result<(), WireError> {
     let hosts = watched(network)?;
-    for analyzer in analyzers {
-        analyzer.watch(&hosts)?;
-        for &(program, hook) in analyzer.programs() {
-            let object = analyzer.object_mut();
-            match hook {
-                Hook::Xdp => attachments.xdp(object, program)?,
-                Hook::TcIngress => attachments.tc_ingress(object, program)?,
-                Hook::TcEgress => attachments.tc_egress(object, program)?,
-                Hook::Tracepoint(target) => attachments.tracepoint(object, program, target)?,
-            }
+    for observer in observers {
+        observer.watch(&hosts)?;
+        for attach in observer.attaches() {
+            attachments.attach(observer.programs(), &attach.program, &attach.hook, network)?;
         }
     }
     Ok(())
@@ -141,7 +253,15 @@ fn watched(network: &Network) -> Result<Vec<WatchedHost>, TopologyError> {
         let spec = network.topology().host(host.name());
         let bridge = spec.and_then(|spec| spec.bridges.iter().find(|bridge| bridge.addresses.is_empty()));
         let silent = bridge.map_or(Ok(0), |bridge| host.ifindex(&bridge.name))?;
-        hosts.push(WatchedHost { name: host.name().to_owned(), netns: host.netns_inode(), silent });
+        let interfaces = network.topology().interfaces(host.name());
+        let interfaces: Result<Vec<_>, TopologyError> =
+            interfaces.into_iter().map(|name| Ok((name.to_owned(), host.ifindex(name)?))).collect();
+        hosts.push(WatchedHost {
+            name: host.name().to_owned(),
+            netns: host.netns_inode(),
+            silent,
+            interfaces: interfaces?,
+        });
     }
     Ok(hosts)
 }

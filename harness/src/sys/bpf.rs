@@ -67,8 +67,8 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], out: Option<&mut [u8]>, r
 }
 
 pub(super) const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
-const BPF_LINK_CREATE: libc::c_long = 28;
+pub(super) const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+pub(super) const BPF_LINK_CREATE: libc::c_long = 28;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`
 const LIVE_FRAMES: u32 = 1 << 1;
 

@@ -3,95 +3,15 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
-const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
-const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
-
-/// The first fields of `struct bpf_map_info`.
-#[repr(C)]
-#[derive(Default)]
-struct MapInfo {
-    kind: u32,
-    id: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-}
-
-/// `union bpf_attr` as `BPF_OBJ_GET_INFO_BY_FD` reads it.
-#[repr(C)]
-struct InfoAttr {
-    fd: u32,
-    len: u32,
-    info: u64,
-}
+use super::element::{
+    BPF_MAP_DELETE_ELEM, BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, BatchAttr, ElementAttr, bpf, next_key,
+};
+use super::info::map_info;
 
 /// Sizes of a map: bytes of a key, bytes of a value, elements.
 fn sizes(map: BorrowedFd<'_>) -> io::Result<(usize, usize, u32)> {
-    let mut info = MapInfo::default();
-    let mut attr = InfoAttr {
-        fd: map.as_raw_fd().cast_unsigned(),
-        len: size_of::<MapInfo>() as u32,
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
-    // SAFETY: `info` has the length that is stated, and outlives the call.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let info = map_info(map)?;
     Ok((info.key_size as usize, info.value_size as usize, info.max_entries))
-}
-
-/// `union bpf_attr` as the commands for single elements read it (`include/uapi/linux/bpf.h`).
-#[repr(C)]
-#[derive(Default)]
-struct ElementAttr {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    /// The value, or where the next key is written.
-    value: u64,
-    flags: u64,
-}
-
-/// The same for the commands for many elements (struct `batch`).
-#[repr(C)]
-#[derive(Default)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
-/// Issues a `bpf` command that returns nothing but success.
-///
-/// # Safety
-/// `attr` is laid out as the command reads it, and every pointer in it is valid for what the command does with it.
-unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
-    // SAFETY: the caller's; the size is that of `attr`.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The key after `key`, or the first; `false` if there is none.
-fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
-    let mut attr = ElementAttr {
-        map_fd: map.as_raw_fd().cast_unsigned(),
-        key: key.map_or(0, |key| key.as_ptr() as u64),
-        value: next.as_mut_ptr() as u64,
-        ..ElementAttr::default()
-    };
-    // SAFETY: both buffers have the map's key size, by `delete_all`, and outlive the call.
-    match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// Deletes every element of a hash map. Nobody else may change it meanwhile.

@@ -3,9 +3,13 @@
 //! The rest of the crate is safe code; a new unsafe block belongs here, with its reason.
 #![allow(unsafe_code, reason = "this module is the crate's only place for it")]
 
-mod array;
+mod attach;
 mod bpf;
+mod element;
 mod ethtool;
+mod info;
+#[cfg(feature = "libbpf")]
+mod libbpf;
 mod load;
 mod machine;
 mod map;
@@ -15,13 +19,19 @@ mod thread;
 
 use std::io;
 
-pub use array::WordArray;
+pub use attach::{
+    PerfEvent, TcDirection, TcFilter, attach_perf_event, attach_socket_filter, link_to_descriptor, open_raw_tracepoint,
+};
 pub use bpf::{
     ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, open_kprobe, test_run, test_run_live,
 };
+pub use element::{Batches, MapHandle};
 pub use ethtool::{
     EthtoolFeatures, EthtoolStrings, ethtool_features, ethtool_statistics, ethtool_strings, set_ethtool_features,
 };
+pub use info::{MapInfo, MapSpec, btf_by_id, create_map, map_by_id, map_info, map_kind, program_name};
+#[cfg(feature = "libbpf")]
+pub use libbpf::{LibbpfCode, LibbpfError, LibbpfMap, LibbpfObject, LibbpfProgram};
 pub use load::{InstructionRecords, LOG_STATISTICS, ProgramLoad, load_btf, load_program};
 pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
 pub use map::{delete_all, zero_array, zero_per_cpu_array};

@@ -240,6 +240,13 @@ impl Topology {
         self.hosts.iter_mut().find(|host| host.name == name)
     }
 
+    /// The interfaces at the ends of a host's links.
+    #[must_use]
+    pub fn interfaces(&self, host: &str) -> Vec<&str> {
+        let ends = self.links.iter().flat_map(|link| &link.ends);
+        ends.filter(|end| end.host == host).map(|end| end.interface.as_str()).collect()
+    }
+
     /// The end of a link in a host, by the interface's name.
     #[must_use]
     pub fn end(&self, host: &str, interface: &str) -> Option<&EndSpec> {

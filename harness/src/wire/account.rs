@@ -1,6 +1,6 @@
 //! From what the ledger's programs noted about a packet to where it ended. Pure; the maps are elsewhere.
 
-use bpflab_programs::ledger::Fate;
+use bpflab_programs::ledger::{Fate, LEFT_CLIENT};
 
 use crate::kernel::reasons::UNKNOWN;
 
@@ -10,9 +10,9 @@ pub(super) fn may_be_verdict(reason: &str) -> bool {
     reason == UNKNOWN || reason == "NOT_SPECIFIED" || reason.starts_with("TC_")
 }
 
-/// What was attached, as far as it decides how a fate is read.
+/// What was attached at one interface of the device under test, as far as it decides how a fate is read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Programs {
+pub(super) struct AtSide {
     /// The XDP program under test.
     pub(super) xdp: Option<String>,
     /// The tc ingress programs in their order.
@@ -20,6 +20,10 @@ pub(super) struct Programs {
     /// The tc egress programs in their order.
     pub(super) egress: Vec<String>,
 }
+
+/// The same of both sides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Programs(pub(super) [AtSide; 2]);
 
 /// Where a packet ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +70,11 @@ impl std::fmt::Display for Progress {
 ///
 /// A program that returns `TC_ACT_OK` ends the chain of tc programs like one that drops, but the packet goes on; so a
 /// chain cut short says nothing by itself, and what happened afterwards decides.
+///
+/// `side` is the one that the packet came from.
 pub(super) fn end<'a>(
     fate: &Fate,
+    side: usize,
     programs: &'a Programs,
     is_verdict: impl Fn(u32) -> bool,
     is_queue: impl Fn(u32, u64) -> bool,
@@ -85,7 +92,7 @@ pub(super) fn end<'a>(
         return End::Open(Progress::Sent);
     }
     if fate.seen_egress != 0
-        && let Some(program) = programs.egress.get(usize::from(fate.egress_passed))
+        && let Some(program) = programs.0[egress_side(fate)].egress.get(usize::from(fate.egress_passed))
     {
         return match (fate.dropped, fate.consumed) {
             (0, 0) => End::Left(fate.seen_egress),
@@ -94,9 +101,9 @@ pub(super) fn end<'a>(
         };
     }
     if fate.seen_tc == 0 {
-        return before_tc(fate, programs);
+        return before_tc(fate, &programs.0[side]);
     }
-    let cut_by = programs.ingress.get(usize::from(fate.tc_passed));
+    let cut_by = programs.0[side].ingress.get(usize::from(fate.tc_passed));
     match (fate.dropped, fate.consumed, cut_by) {
         (0, 0, Some(program)) => End::Verdict { hook: "tc", verdict: "TC_ACT_REDIRECT", program },
         (0, 0, None) if fate.remarked != 0 => End::Open(Progress::Remarked),
@@ -109,7 +116,12 @@ pub(super) fn end<'a>(
     }
 }
 
-fn before_tc<'a>(fate: &Fate, programs: &'a Programs) -> End<'a> {
+/// The side by which a packet was about to leave.
+fn egress_side(fate: &Fate) -> usize {
+    usize::from(fate.seen_egress & LEFT_CLIENT == 0)
+}
+
+fn before_tc<'a>(fate: &Fate, programs: &'a AtSide) -> End<'a> {
     if fate.dropped != 0 {
         return End::Dropped { reason: fate.reason, location: fate.location };
     }
@@ -129,7 +141,8 @@ mod tests {
     use super::*;
 
     fn programs() -> Programs {
-        Programs { xdp: Some("x".into()), ingress: vec!["a".into(), "b".into()], egress: vec!["e".into()] }
+        let side = AtSide { xdp: Some("x".into()), ingress: vec!["a".into(), "b".into()], egress: vec!["e".into()] };
+        Programs([side.clone(), side])
     }
 
     /// On a kernel where 2 is `NOT_SPECIFIED`, 3 `NO_SOCKET` and 73 `TC_INGRESS`.
@@ -165,7 +178,7 @@ mod tests {
 
     #[track_caller]
     fn check(fate: Fate, expected: End<'_>) {
-        assert_eq!(end(&fate, &programs(), is_verdict, is_queue), expected);
+        assert_eq!(end(&fate, 0, &programs(), is_verdict, is_queue), expected);
     }
 
     fn verdict(hook: &'static str, verdict: &'static str, program: &'static str) -> End<'static> {
@@ -193,7 +206,7 @@ mod tests {
         check(seen, verdict("xdp", "XDP_TX", "x"));
         check(Fate { dropped: 1, reason: 2, ..seen }, End::Dropped { reason: 2, location: 0 });
         let none = Programs::default();
-        assert_eq!(end(&seen, &none, is_verdict, is_queue), End::Open(Progress::Xdp));
+        assert_eq!(end(&seen, 0, &none, is_verdict, is_queue), End::Open(Progress::Xdp));
     }
 
     #[test]

@@ -1,16 +1,20 @@
-//! Programs at the hooks of the device under test, attached in a fixed order and detached in the reverse one.
+//! Programs at the hooks of a network, attached in a fixed order and detached in the reverse one.
 
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact};
-use aya::programs::tp_btf::BtfTracePointLink;
-use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{Program, ProgramError, ProgramFd, TcAttachType};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use aya::programs::tc::{TcError, qdisc_add_clsact};
 
 use super::WireError;
-use super::account::Programs;
-use super::place::{Namespace, Place, Port};
-use crate::kernel;
-use crate::object::Object;
+use super::account::Programs as Names;
+use super::place::{Place, Port};
+use crate::cgroup::OwnGroup;
+use crate::hook::{Hook, HookKind};
+use crate::suite::{Loaded, Programs};
+use crate::sys::{self, TcDirection, TcFilter};
 use crate::topology::Network;
+
+mod elsewhere;
 
 /// First priority of the programs under test; the ledger's own come before, between and after them. tc runs the filter
 /// with the lowest number first.
@@ -19,31 +23,40 @@ const FIRST_PRIORITY: u16 = 100;
 const PRIORITY_STEP: u16 = 10;
 /// Most programs per direction: more would meet the priorities of the ledger's last programs.
 const MOST_PROGRAMS: usize = 1000;
+/// Every filter of the lab's has a priority of its own, and this handle.
+const HANDLE: u32 = 1;
 
-/// An attached program. Dropping it detaches it, in the namespace that it is attached in: a tc filter is addressed by
-/// interface index, which means something else elsewhere.
-#[derive(Debug)]
-pub(super) struct Attached {
-    link: Option<Link>,
-    netns: Option<Namespace>,
+/// Attach types of BPF links (`enum bpf_attach_type`).
+const XDP: u32 = 37;
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+
+/// Whether XDP runs in the driver or behind it (`XDP_FLAGS_*` of `include/uapi/linux/if_link.h`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum XdpMode {
+    #[default]
+    Driver,
+    Generic,
 }
 
-#[derive(Debug)]
-#[allow(dead_code, reason = "held to be dropped")]
-enum Link {
-    Xdp(XdpLink),
-    Tc(SchedClassifierLink),
-    Tracepoint(BtfTracePointLink),
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let link = self.link.take();
-        if let Some(netns) = &self.netns {
-            // Without a thread the link is dropped here: at worst the filter stays until its namespace goes.
-            let _ = netns.run(|| drop(link));
+impl XdpMode {
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Generic => 1 << 1,
+            Self::Driver => 1 << 2,
         }
     }
+}
+
+/// An attached program: dropping it detaches it.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held to be dropped")]
+pub(super) enum Attached {
+    /// A link, an event, a socket.
+    Descriptor(OwnedFd),
+    Filter(TcFilter),
+    /// The control group that a program is attached to.
+    Group(Arc<OwnGroup>),
 }
 
 /// Attached programs; the last attached is the first to go.
@@ -64,109 +77,99 @@ impl Drop for Stack {
     }
 }
 
-/// Direction of a tc hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Ingress,
-    Egress,
+/// A program with the name of its object, for messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    pub(super) object: &'a str,
+    pub(super) program: &'a str,
+    pub(super) fd: BorrowedFd<'a>,
 }
 
-impl Direction {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ingress => "tc ingress",
-            Self::Egress => "tc egress",
-        }
+impl Named<'_> {
+    fn failed(&self, hook: &dyn std::fmt::Display, source: std::io::Error) -> WireError {
+        let (object, program) = (self.object.to_owned(), self.program.to_owned());
+        WireError::Attach { object, program, hook: hook.to_string(), source }
     }
 }
 
-/// Runs `attach` in the port's namespace and names what failed.
+fn at(port: &Port, hook: &str) -> String {
+    format!("{hook} of interface {} of host {}", port.name, port.host)
+}
+
+/// Runs `attach` in the port's network namespace and names what failed.
 fn within<L: Send>(
-    object: &mut Object,
-    program: &str,
-    hook: &str,
+    program: Named<'_>,
     port: &Port,
-    attach: impl FnOnce(&mut Object) -> Result<L, AttachFailure> + Send,
+    hook: &str,
+    attach: impl FnOnce() -> std::io::Result<L> + Send,
 ) -> Result<L, WireError> {
-    let operation = format!("attach at {hook} of interface {} of host {}", port.name, port.host);
-    let result = port.netns.run(|| attach(object)).map_err(|source| WireError::System {
+    let attached = port.netns.run(attach).map_err(|source| WireError::System {
         operation: format!("enter the network namespace of host {}", port.host),
         source,
     })?;
-    Ok(result.map_err(|failure| match failure {
-        AttachFailure::Kind(kind) => object.missing(format!("{kind} program {program}")),
-        AttachFailure::Program(source) => object.program_error(&operation, program, source),
-    })?)
+    attached.map_err(|source| program.failed(&at(port, hook), source))
 }
 
-enum AttachFailure {
-    /// The program is of another kind.
-    Kind(&'static str),
-    Program(ProgramError),
-}
-
-impl From<ProgramError> for AttachFailure {
-    fn from(error: ProgramError) -> Self {
-        Self::Program(error)
-    }
-}
-
-/// Attaches an XDP program in the driver: an interface that cannot is an error, never a silent fallback.
-pub(super) fn attach_xdp(object: &mut Object, program: &str, port: &Port) -> Result<Attached, WireError> {
-    object.load_program(program, None)?;
-    let link = within(object, program, "native XDP", port, |object| {
-        let Some(Program::Xdp(xdp)) = object.ebpf.program_mut(program) else { return Err(AttachFailure::Kind("XDP")) };
-        let id = xdp.attach_to_if_index(port.ifindex, XdpMode::Driver)?;
-        Ok(xdp.take_link(id)?)
-    })?;
-    Ok(Attached { link: Some(Link::Xdp(link)), netns: Some(port.netns.clone()) })
+/// Attaches an XDP program: an interface that cannot run it in that mode is an error, never a silent fallback.
+pub(super) fn attach_xdp(program: Named<'_>, port: &Port, mode: XdpMode) -> Result<Attached, WireError> {
+    let hook = if mode == XdpMode::Driver { "native XDP" } else { "generic XDP" };
+    let link = || sys::link_to_interface(program.fd, port.ifindex, XDP, mode.flags());
+    within(program, port, hook, link).map(Attached::Descriptor)
 }
 
 /// Attaches a tc program by netlink, whatever newer way the kernel has: only priorities give one order on all kernels.
 pub(super) fn attach_tc(
-    object: &mut Object,
-    program: &str,
+    program: Named<'_>,
     port: &Port,
-    direction: Direction,
+    direction: TcDirection,
     priority: u16,
 ) -> Result<Attached, WireError> {
-    object.load_program(program, None)?;
-    let link = within(object, program, direction.name(), port, |object| {
-        let Some(Program::SchedClassifier(tc)) = object.ebpf.program_mut(program) else {
-            return Err(AttachFailure::Kind("tc"));
-        };
-        let side = match direction {
-            Direction::Ingress => TcAttachType::Ingress,
-            Direction::Egress => TcAttachType::Egress,
-        };
-        let options = TcAttachOptions::Netlink(NlOptions { priority, ..NlOptions::default() });
-        let id = tc.attach_with_options(&port.name, side, options)?;
-        Ok(tc.take_link(id)?)
-    })?;
-    Ok(Attached { link: Some(Link::Tc(link)), netns: Some(port.netns.clone()) })
+    let filter = || TcFilter::attach(program.fd, program.program, port.ifindex, direction, priority, HANDLE);
+    within(program, port, direction_name(direction), filter).map(Attached::Filter)
 }
 
-/// Attaches a program to a BTF-typed tracepoint, which sees all namespaces.
-pub(super) fn attach_tracepoint(object: &mut Object, program: &str, target: &str) -> Result<Attached, WireError> {
-    object.load_program(program, Some((target, kernel::aya_btf()?)))?;
-    let operation = format!("attach at tracepoint {target}");
-    let missing = object.missing(format!("BTF tracepoint program {program}"));
-    let Some(Program::BtfTracePoint(tracepoint)) = object.ebpf.program_mut(program) else { return Err(missing.into()) };
-    let link = tracepoint.attach().and_then(|id| tracepoint.take_link(id));
-    let link = link.map_err(|source| object.program_error(&operation, program, source))?;
-    Ok(Attached { link: Some(Link::Tracepoint(link)), netns: None })
+fn attach_tcx(program: Named<'_>, port: &Port, direction: TcDirection) -> Result<Attached, WireError> {
+    let (attach, hook) = match direction {
+        TcDirection::Ingress => (TCX_INGRESS, "tcx ingress"),
+        TcDirection::Egress => (TCX_EGRESS, "tcx egress"),
+    };
+    let link = || sys::link_to_interface(program.fd, port.ifindex, attach, 0);
+    within(program, port, hook, link).map(Attached::Descriptor)
 }
 
-/// The programs under test at the device under test.
+/// Attaches a program to the BTF-typed tracepoint that it was loaded for, which sees all namespaces.
+pub(super) fn attach_traced(program: Named<'_>, target: &str) -> Result<Attached, WireError> {
+    let attached = sys::attach_tracing(program.fd).map_err(|source| program.failed(&target, source));
+    attached.map(Attached::Descriptor)
+}
+
+const fn direction_name(direction: TcDirection) -> &'static str {
+    match direction {
+        TcDirection::Ingress => "tc ingress",
+        TcDirection::Egress => "tc egress",
+    }
+}
+
+/// An XDP program under test at one interface of the device under test.
+#[derive(Debug)]
+pub(super) struct UnderTest {
+    pub(super) object: String,
+    pub(super) program: String,
+    pub(super) fd: OwnedFd,
+    pub(super) mode: XdpMode,
+}
+
+/// The programs under test.
 ///
-/// At each of its interfaces a packet meets, in this order: the XDP program, the tc ingress programs as they were
-/// attached, and on its way out the tc egress programs as they were attached. The lab's own programs come before,
-/// between and after them during a replay.
+/// At each interface of the device under test a packet meets, in this order: the XDP program, the tc ingress programs as
+/// they were attached, and on its way out the tc egress programs as they were attached. The lab's own programs come
+/// before, between and after them during a replay.
 #[derive(Debug)]
 pub struct Attachments {
     place: Place,
-    pub(super) programs: Programs,
-    pub(super) xdp: Option<(String, ProgramFd)>,
+    pub(super) programs: Names,
+    /// By side.
+    pub(super) xdp: [Option<UnderTest>; 2],
     attached: Stack,
 }
 
@@ -180,7 +183,32 @@ impl Attachments {
         for (_, link) in place.links() {
             add_hooks(&link.dut)?;
         }
-        Ok(Self { place, programs: Programs::default(), xdp: None, attached: Stack::default() })
+        Ok(Self { place, programs: Names::default(), xdp: [None, None], attached: Stack::default() })
+    }
+
+    /// Loads a program and attaches it.
+    ///
+    /// # Errors
+    /// [`WireError::Object`] for a program that cannot be loaded or is of another kind, [`WireError::Attach`],
+    /// [`WireError::NoPlace`] for a hook at something that the network does not have.
+    pub fn attach(
+        &mut self,
+        object: &mut dyn Programs,
+        program: &str,
+        hook: &Hook,
+        network: &Network,
+    ) -> Result<(), WireError> {
+        match hook.kind {
+            HookKind::Xdp => self.xdp_at(object, program, hook, XdpMode::Driver),
+            HookKind::XdpGeneric => self.xdp_at(object, program, hook, XdpMode::Generic),
+            HookKind::TcIngress => self.tc(object, program, hook, TcDirection::Ingress),
+            HookKind::TcEgress => self.tc(object, program, hook, TcDirection::Egress),
+            _ => {
+                let attached = elsewhere::attach(object, program, hook, network, &self.place)?;
+                attached.into_iter().for_each(|one| self.attached.push(one));
+                Ok(())
+            }
+        }
     }
 
     /// Puts an XDP program behind the lab's own at every interface of the device under test. It finds 16 bytes of
@@ -188,59 +216,107 @@ impl Attachments {
     ///
     /// # Errors
     /// [`WireError::SecondXdp`] if there is one already, [`WireError::Object`].
-    pub fn xdp(&mut self, object: &mut Object, program: &str) -> Result<(), WireError> {
-        if let Some(first) = &self.programs.xdp {
-            return Err(WireError::SecondXdp { first: first.clone(), second: program.to_owned() });
-        }
-        let fd = object.load_program(program, None)?;
-        if !matches!(object.ebpf.program(program), Some(Program::Xdp(_))) {
-            return Err(object.missing(format!("XDP program {program}")).into());
-        }
-        self.xdp = Some((object.name().to_owned(), fd));
-        self.programs.xdp = Some(program.to_owned());
-        Ok(())
+    pub fn xdp(&mut self, object: &mut dyn Programs, program: &str) -> Result<(), WireError> {
+        self.xdp_at(object, program, &Hook::xdp(), XdpMode::Driver)
     }
 
     /// Attaches a tc program at ingress of every interface of the device under test, after those already there.
     ///
     /// # Errors
     /// [`WireError::Object`], [`WireError::System`].
-    pub fn tc_ingress(&mut self, object: &mut Object, program: &str) -> Result<(), WireError> {
-        self.tc(object, program, Direction::Ingress)
+    pub fn tc_ingress(&mut self, object: &mut dyn Programs, program: &str) -> Result<(), WireError> {
+        self.tc(object, program, &Hook::tc_ingress(), TcDirection::Ingress)
     }
 
     /// Attaches a tc program at egress of every interface of the device under test, after those already there.
     ///
     /// # Errors
     /// [`WireError::Object`], [`WireError::System`].
-    pub fn tc_egress(&mut self, object: &mut Object, program: &str) -> Result<(), WireError> {
-        self.tc(object, program, Direction::Egress)
+    pub fn tc_egress(&mut self, object: &mut dyn Programs, program: &str) -> Result<(), WireError> {
+        self.tc(object, program, &Hook::tc_egress(), TcDirection::Egress)
     }
 
-    /// Attaches a program to a BTF-typed tracepoint. It sees what happens in every network namespace.
-    ///
-    /// # Errors
-    /// [`WireError::Object`].
-    pub fn tracepoint(&mut self, object: &mut Object, program: &str, target: &str) -> Result<(), WireError> {
-        self.attached.push(attach_tracepoint(object, program, target)?);
+    fn xdp_at(
+        &mut self,
+        object: &mut dyn Programs,
+        program: &str,
+        hook: &Hook,
+        mode: XdpMode,
+    ) -> Result<(), WireError> {
+        let sides = self.sides(hook)?;
+        for side in &sides {
+            if let Some(first) = &self.xdp[*side] {
+                return Err(WireError::SecondXdp { first: first.program.clone(), second: program.to_owned() });
+            }
+        }
+        let Loaded { fd, .. } = load(object, program, hook, None)?;
+        for side in sides {
+            let copied = fd.try_clone().map_err(|source| WireError::System {
+                operation: format!("keep the descriptor of program {program}"),
+                source,
+            })?;
+            let object = object.object_name().to_owned();
+            self.xdp[side] = Some(UnderTest { object, program: program.to_owned(), fd: copied, mode });
+            self.programs.0[side].xdp = Some(program.to_owned());
+        }
         Ok(())
     }
 
-    fn tc(&mut self, object: &mut Object, program: &str, direction: Direction) -> Result<(), WireError> {
-        let names = match direction {
-            Direction::Ingress => &mut self.programs.ingress,
-            Direction::Egress => &mut self.programs.egress,
+    fn tc(
+        &mut self,
+        object: &mut dyn Programs,
+        program: &str,
+        hook: &Hook,
+        direction: TcDirection,
+    ) -> Result<(), WireError> {
+        let sides = self.sides(hook)?;
+        let Loaded { fd, .. } = load(object, program, hook, None)?;
+        for (side, link) in self.place.links().filter(|(side, _)| sides.contains(side)) {
+            let names = match direction {
+                TcDirection::Ingress => &mut self.programs.0[side].ingress,
+                TcDirection::Egress => &mut self.programs.0[side].egress,
+            };
+            if names.len() == MOST_PROGRAMS {
+                return Err(WireError::TooMany { hook: direction_name(direction), most: MOST_PROGRAMS });
+            }
+            let priority = program_priority(names.len());
+            let named = Named { object: object.object_name(), program, fd: fd.as_fd() };
+            self.attached.push(attach_tc(named, &link.dut, direction, priority)?);
+            names.push(program.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The sides of the device under test's interfaces that a hook means.
+    fn sides(&self, hook: &Hook) -> Result<Vec<usize>, WireError> {
+        let ports: Vec<(usize, &Port)> = self.place.links().map(|(side, link)| (side, &link.dut)).collect();
+        let place = hook.at.as_deref().unwrap_or(&self.place.host);
+        let (host, interface) = place.split_once('.').map_or((place, None), |(host, rest)| (host, Some(rest)));
+        let fits = |port: &Port| {
+            (host == port.host || host == "dut") && interface.is_none_or(|interface| interface == port.name)
         };
-        if names.len() == MOST_PROGRAMS {
-            return Err(WireError::TooMany { hook: direction.name(), most: MOST_PROGRAMS });
+        let sides: Vec<usize> = ports.iter().filter(|(_, port)| fits(port)).map(|(side, _)| *side).collect();
+        if sides.is_empty() {
+            let known = ports.iter().map(|(_, port)| format!("{}.{}", port.host, port.name)).collect();
+            return Err(WireError::NoPlace { hook: hook.to_string(), known });
         }
-        let priority = program_priority(names.len());
-        for (_, link) in self.place.links() {
-            self.attached.push(attach_tc(object, program, &link.dut, direction, priority)?);
-        }
-        names.push(program.to_owned());
-        Ok(())
+        Ok(sides)
     }
+}
+
+/// Loads a program for a hook, and sees to it that the hook takes it.
+fn load(object: &mut dyn Programs, program: &str, hook: &Hook, target: Option<&str>) -> Result<Loaded, WireError> {
+    let loaded = object.load(program, target)?;
+    let takes = hook.kind.takes();
+    if takes.contains(&loaded.kind) || hook.kind == HookKind::None {
+        return Ok(loaded);
+    }
+    Err(WireError::Kind {
+        object: object.object_name().to_owned(),
+        program: program.to_owned(),
+        kind: loaded.kind,
+        hook: hook.to_string(),
+    })
 }
 
 /// The priority of the n-th program under test, from 0.

@@ -1,15 +1,17 @@
 //! A link with nothing but a counter at its far end: how fast frames can be sent at all. For benchmarks, which let
 //! other senders into the same link.
 
+use std::os::fd::AsFd as _;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::WireError;
-use super::attach::{Stack, attach_xdp};
+use super::attach::{Named, Stack, XdpMode, attach_xdp};
 use super::inject::{Injector, Outgoing, Receiver, Went};
 use super::kit::Kit;
 use super::ledger;
 use super::place::{Place, disable_gro};
+use crate::suite::Programs;
 use crate::sys::{self, Pinned, SEND_BATCH};
 use crate::topology::Network;
 
@@ -41,7 +43,10 @@ impl BareLink {
         let mut kit = Kit::load("ledger_xdp", false)?;
         kit.point_at(&place);
         let mut attached = Stack::default();
-        attached.push(attach_xdp(&mut kit.object, "sink_client", &place.client.dut)?);
+        let sink = "sink_client";
+        let loaded = Programs::load(&mut kit.object, sink, None)?;
+        let named = Named { object: kit.object.name(), program: sink, fd: loaded.fd.as_fd() };
+        attached.push(attach_xdp(named, &place.client.dut, XdpMode::Driver)?);
         disable_gro(network, &place)?;
         Ok(Self { _attached: attached, place, kit })
     }

@@ -1,16 +1,17 @@
 //! The ledger's object, loaded once for the replays of a process.
 
 use std::cell::Cell;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use bpflab_programs::ledger::{Counters, Fate, ORDERS_PER_SIDE, Offsets, Order, Place as InMap, SIDES, SLOTS};
 
 use super::WireError;
 use super::place::Place;
 use crate::kernel::btf::{Btf, BtfError};
 use crate::object::{LoadOptions, Object, ObjectError, suite};
-use crate::sys::{MappedArray, bytes_of};
+use crate::sys::{MapHandle, MappedArray, bytes_of};
 
 /// Bytes of the ring of recorded frames: over 30 times what can be outstanding between two looks at it.
 const RING_BYTES: u32 = 32 << 20;
@@ -28,7 +29,7 @@ pub(super) struct Kit {
     place: MappedArray<InMap>,
     pub(super) generated: PerCpuArray<MapData, u64>,
     pub(super) arrived: Option<RingBuf<MapData>>,
-    pub(super) chain: ProgramArray<MapData>,
+    chain: MapHandle,
     /// Slots below this one may have been written.
     pub(super) used: Cell<usize>,
     pub(super) object: Object,
@@ -81,7 +82,7 @@ impl Kit {
             place: object.mapped("PLACE", 1)?,
             generated: take(&mut object, "GENERATED")?,
             arrived: if record { Some(take(&mut object, "ARRIVED")?) } else { None },
-            chain: take(&mut object, "CHAIN")?,
+            chain: MapHandle::new(object.map_fd("CHAIN")?).map_err(|source| object.map_error("CHAIN", source))?,
             used: Cell::new(0),
             object,
         })
@@ -89,10 +90,9 @@ impl Kit {
 
     /// Makes every map as it was after loading; orders that nobody announces are never read.
     fn reset(&mut self) -> Result<(), MapError> {
-        match self.chain.clear_index(&0) {
-            // There was no program under test.
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other?,
+        for side in 0..SIDES as u32 {
+            // Whether there was a program under test does not matter.
+            self.chain.delete(&side.to_ne_bytes()).map_err(MapError::IoError)?;
         }
         for slot in 0..self.used.replace(0) {
             self.fates.set(slot, Fate::default());
@@ -106,6 +106,11 @@ impl Kit {
         }
         while self.arrived.as_mut().is_some_and(|ring| ring.next().is_some()) {}
         Ok(())
+    }
+
+    /// Sets the XDP program under test of a side.
+    pub(super) fn chain(&self, side: u32, program: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.chain.update(Some(&side.to_ne_bytes()), &program.as_raw_fd().to_ne_bytes(), 0)
     }
 
     /// Tells the programs where the device under test is.

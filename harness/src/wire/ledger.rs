@@ -1,16 +1,20 @@
 //! The ledger's object in userspace: loaded for one replay, its programs around those under test, its maps in memory.
 
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{Ordering, fence};
 
 use bpflab_programs::ledger::{Arrival, Counters, Fate, ORDERS_PER_SIDE, Order, print};
 
 use super::WireError;
-use super::attach::{Attachments, Direction, Stack, attach_tc, attach_tracepoint, attach_xdp, step_priority};
+use super::attach::{
+    Attachments, Named, Stack, UnderTest, XdpMode, attach_tc, attach_traced, attach_xdp, step_priority,
+};
 use super::inject::{Outgoing, Receiver};
 use super::kit::Kit;
 use super::place::{Place, disable_gro};
 use crate::object::Object;
-use crate::sys::{self, MappedArray, read_pod};
+use crate::suite::{Loaded, Programs};
+use crate::sys::{self, MappedArray, TcDirection, read_pod};
 use crate::topology::Network;
 
 /// Priority of the ledger's first tc program in each direction.
@@ -66,12 +70,14 @@ impl Ledger {
     fn arm_with(place: &Place, attachments: &Attachments, record: bool, root: &'static str) -> Result<Self, WireError> {
         let mut kit = Kit::take(root, record)?;
         kit.point_at(place);
-        if let Some((name, fd)) = &attachments.xdp {
-            kit.chain.set(0, fd, 0).map_err(|source| WireError::Chain {
-                object: name.clone(),
-                program: attachments.programs.xdp.clone().unwrap_or_default(),
-                source: Box::new(source),
-            })?;
+        for (side, under_test) in (0_u32..).zip(&attachments.xdp) {
+            if let Some(UnderTest { object, program, fd, .. }) = under_test {
+                kit.chain(side, fd.as_fd()).map_err(|source| WireError::Chain {
+                    object: object.clone(),
+                    program: program.clone(),
+                    source,
+                })?;
+            }
         }
         let mut attached = Stack::default();
         attach_tracing(&mut kit.object, attachments, &mut attached)?;
@@ -175,11 +181,16 @@ pub(super) const TRACED_XDP: [(&str, &str); 3] = [
 
 /// The tracepoints see everything from the first packet on, so they come first.
 fn attach_tracing(object: &mut Object, attachments: &Attachments, attached: &mut Stack) -> Result<(), WireError> {
-    let xdp = attachments.programs.xdp.iter().flat_map(|_| TRACED_XDP);
+    let xdp = attachments.xdp.iter().flatten().take(1).flat_map(|_| TRACED_XDP);
     for (program, tracepoint) in TRACED.into_iter().chain(xdp) {
-        attached.push(attach_tracepoint(object, program, tracepoint)?);
+        let loaded = Programs::load(object, program, Some(tracepoint))?;
+        attached.push(attach_traced(named(object, program, &loaded), tracepoint)?);
     }
     Ok(())
+}
+
+fn named<'a>(object: &'a Object, program: &'a str, loaded: &'a Loaded) -> Named<'a> {
+    Named { object: object.name(), program, fd: loaded.fd.as_fd() }
 }
 
 fn attach_packet_programs(
@@ -189,23 +200,30 @@ fn attach_packet_programs(
     root: &str,
     attached: &mut Stack,
 ) -> Result<(), WireError> {
-    let (ingress, egress) = (attachments.programs.ingress.len(), attachments.programs.egress.len());
     for (side, link) in place.links() {
-        let dut = &link.dut;
-        attached.push(attach_tc(object, "ledger_first", dut, Direction::Ingress, BEFORE)?);
-        for number in 0..ingress {
-            attached.push(attach_tc(object, "ledger_step", dut, Direction::Ingress, step_priority(number))?);
+        let (names, dut) = (&attachments.programs.0[side], &link.dut);
+        let mut tc = |program: &str, direction, priority| {
+            let loaded = Programs::load(object, program, None)?;
+            attached.push(attach_tc(named(object, program, &loaded), dut, direction, priority)?);
+            Ok::<_, WireError>(())
+        };
+        tc("ledger_first", TcDirection::Ingress, BEFORE)?;
+        for number in 0..names.ingress.len() {
+            tc("ledger_step", TcDirection::Ingress, step_priority(number))?;
         }
-        if egress > 0 {
-            attached.push(attach_tc(object, "ledger_exit", dut, Direction::Egress, BEFORE)?);
+        if !names.egress.is_empty() {
+            tc("ledger_exit", TcDirection::Egress, BEFORE)?;
         }
-        for number in 0..egress {
-            attached.push(attach_tc(object, "ledger_egress_step", dut, Direction::Egress, step_priority(number))?);
+        for number in 0..names.egress.len() {
+            tc("ledger_egress_step", TcDirection::Egress, step_priority(number))?;
         }
-        attached.push(attach_tc(object, "ledger_out", dut, Direction::Egress, AFTER)?);
+        tc("ledger_out", TcDirection::Egress, AFTER)?;
+        let mode = attachments.xdp[side].as_ref().map_or(XdpMode::Driver, |under_test| under_test.mode);
         let sink = if side == 0 { "sink_client" } else { "sink_server" };
-        attached.push(attach_xdp(object, sink, &link.far)?);
-        attached.push(attach_xdp(object, root, dut)?);
+        for (program, port, mode) in [(sink, &link.far, XdpMode::Driver), (root, dut, mode)] {
+            let loaded = Programs::load(object, program, None)?;
+            attached.push(attach_xdp(named(object, program, &loaded), port, mode)?);
+        }
     }
     Ok(())
 }

@@ -83,6 +83,47 @@ pub enum WireError {
         /// The limit.
         most: usize,
     },
+    /// A program is of a kind that the hook does not take.
+    #[error("cannot attach program {program} of object {object} to {hook}: it is of kind {kind}")]
+    Kind {
+        /// Name of the object.
+        object: String,
+        /// Name of the program.
+        program: String,
+        /// Its kind.
+        kind: &'static str,
+        /// The hook.
+        hook: String,
+    },
+    /// The kernel refused to attach a program.
+    #[error("cannot attach program {program} of object {object} to {hook}")]
+    Attach {
+        /// Name of the object.
+        object: String,
+        /// Name of the program.
+        program: String,
+        /// The hook.
+        hook: String,
+        /// The kernel's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A hook is at something that the network does not have.
+    #[error("cannot attach to {hook}: the device under test has no such interface; it has {}", known.join(", "))]
+    NoPlace {
+        /// The hook.
+        hook: String,
+        /// The interfaces that there are.
+        known: Vec<String>,
+    },
+    /// A hook needs a name.
+    #[error("cannot attach program {program} to {hook}: neither its section nor `at` says where")]
+    Placeless {
+        /// The hook.
+        hook: String,
+        /// Name of the program.
+        program: String,
+    },
     /// The kernel does not let the lab's XDP program call the one under test.
     #[error("cannot call XDP program {program} of object {object} from the lab's own")]
     Chain {
@@ -92,7 +133,7 @@ pub enum WireError {
         program: String,
         /// The kernel's error.
         #[source]
-        source: Box<aya::maps::MapError>,
+        source: std::io::Error,
     },
     /// A system call failed.
     #[error("cannot {operation}")]

@@ -44,7 +44,7 @@ pub(super) struct Port {
 }
 
 impl Port {
-    fn of(host: &Host, interface: &str) -> Result<Self, WireError> {
+    pub(super) fn of(host: &Host, interface: &str) -> Result<Self, WireError> {
         let state = host.link(interface)?;
         let netns = Namespace::of(host).map_err(|source| WireError::System {
             operation: format!("keep the network namespace of host {}", host.name()),

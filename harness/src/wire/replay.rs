@@ -143,11 +143,11 @@ impl Run<'_, '_> {
             self.flush()?;
         }
         self.batch.side = side;
-        if let Err(data) = self.window.push(number, time_ns, data) {
+        if let Err(data) = self.window.push(side, number, time_ns, data) {
             self.flush()?;
             self.settle()?;
             // An empty window takes any frame.
-            let _ = self.window.push(number, time_ns, data);
+            let _ = self.window.push(side, number, time_ns, data);
         }
         self.batch.due.push(due);
         if !early {

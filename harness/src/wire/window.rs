@@ -22,6 +22,7 @@ pub(super) struct Packet {
     pub(super) number: u64,
     pub(super) time_ns: u64,
     pub(super) slot: u32,
+    side: usize,
     pub(super) data: Vec<u8>,
     /// A socket had it.
     taken: bool,
@@ -61,13 +62,13 @@ impl Window {
     }
 
     /// Takes a packet in, or gives it back when the window is full.
-    pub(super) fn push(&mut self, number: u64, time_ns: u64, data: Vec<u8>) -> Result<(), Vec<u8>> {
+    pub(super) fn push(&mut self, side: usize, number: u64, time_ns: u64, data: Vec<u8>) -> Result<(), Vec<u8>> {
         if self.bytes > 0 && self.bytes + data.len() > WINDOW_BYTES {
             return Err(data);
         }
         let Some(slot) = self.slots.free() else { return Err(data) };
         self.bytes += data.len();
-        self.packets.push(Packet { number, time_ns, slot, data, taken: false });
+        self.packets.push(Packet { number, time_ns, slot, side, data, taken: false });
         Ok(())
     }
 
@@ -139,6 +140,7 @@ fn packet_end<'a>(packet: &Packet, ledger: &Ledger, programs: &'a Programs, reas
     let fate = ledger.fate(packet.slot);
     let end = end(
         &fate,
+        packet.side,
         programs,
         |reason| may_be_verdict(&reasons.name(reason)),
         |reason, location| drops::is_queue(&reasons.name(reason), || place(location)),

@@ -8,7 +8,7 @@ use bpflab::capture::{CaptureError, Frame, Frames, Options, Survey};
 use bpflab::lockstep;
 use bpflab::object::Clock;
 use bpflab::observation::Observation;
-use bpflab::suite::{Analyzer, flows::Flows, protocols::Protocols, tcp_state::TcpState};
+use bpflab::suite::{Observer, flows::Flows, protocols::Protocols, tcp_state::TcpState};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -114,7 +114,7 @@ fn damaged_captures_neither_crash_nor_hang() {
     let lab = Lab::new();
     let captures = damaged(lab.path());
     // All frames go through one set of programs: loading it 300 times would take most of the time and show nothing.
-    let mut analyzers: Vec<Box<dyn Analyzer>> = vec![
+    let mut analyzers: Vec<Box<dyn Observer>> = vec![
         Box::new(Flows::load(Clock::Virtual, &Default::default()).unwrap()),
         Box::new(TcpState::load(Clock::Virtual, &Default::default()).unwrap()),
         Box::new(Protocols::load(Clock::Virtual, &Default::default()).unwrap()),

@@ -59,9 +59,9 @@ static COUNTERS: Array<Counters, SIDES, MMAPABLE> = Array::new();
 /// Packets that the device under test made itself and sent out, per side. Any CPU may send.
 #[btf_map]
 static GENERATED: PerCpuArray<u64, SIDES> = PerCpuArray::new();
-/// The XDP program under test, at index 0.
+/// The XDP program under test of each side.
 #[btf_map]
-static CHAIN: ProgramArray<1> = ProgramArray::new();
+static CHAIN: ProgramArray<SIDES> = ProgramArray::new();
 /// Frames at the far ends. Sized at load; frames that find it full are counted in `Counters::unrecorded`.
 #[btf_map]
 static ARRIVED: RingBuf<Arrival, 4096> = RingBuf::new();
@@ -70,9 +70,9 @@ static ARRIVED: RingBuf<Arrival, 4096> = RingBuf::new();
 /// program under test, if there is one.
 #[xdp]
 pub fn ledger_xdp(ctx: XdpContext) -> u32 {
-    recognise(ctx.ctx);
+    let Some(side) = recognise(ctx.ctx) else { return XDP_PASS };
     // SAFETY: the map holds XDP programs only; without one the call returns and the packet passes.
-    unsafe { CHAIN.tail_call(&ctx, 0) };
+    unsafe { CHAIN.tail_call(&ctx, side) };
     XDP_PASS
 }
 
@@ -80,16 +80,23 @@ pub fn ledger_xdp(ctx: XdpContext) -> u32 {
 /// kind call them (Linux 5.18).
 #[xdp(frags)]
 pub fn ledger_xdp_frags(ctx: XdpContext) -> u32 {
-    recognise(ctx.ctx);
+    let Some(side) = recognise(ctx.ctx) else { return XDP_PASS };
     // SAFETY: as above.
-    unsafe { CHAIN.tail_call(&ctx, 0) };
+    unsafe { CHAIN.tail_call(&ctx, side) };
     XDP_PASS
 }
 
+/// The side that the packet came from; it is stamped if it is one that was announced there.
 #[inline(always)]
-fn recognise(ctx: *mut xdp_md) {
+fn recognise(ctx: *mut xdp_md) -> Option<u32> {
     // SAFETY: the context of the running program.
-    let Some(side) = side(unsafe { (*ctx).ingress_ifindex }) else { return };
+    let side = side(unsafe { (*ctx).ingress_ifindex })?;
+    note(ctx, side);
+    Some(side)
+}
+
+#[inline(always)]
+fn note(ctx: *mut xdp_md, side: u32) {
     let (Some(counters), Some(announced)) = (COUNTERS.get_ptr_mut(side), ANNOUNCED.get_ptr(side)) else { return };
     // SAFETY: map values live as long as the program; `ANNOUNCED` is written by userspace, hence volatile. A side's
     // packets are all handled by one NAPI instance, so nobody else advances the counter.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::super::{Counting, ProbeKind, Report};
+use super::super::{Counting, ProbeKind, ProgramCoverage, Report};
 use super::loading::Source;
 use crate::capture::{Frame, Frames, Options, Survey};
 use crate::object::cost::Code;
@@ -112,6 +112,24 @@ const ANALYZERS: [(&str, &[u8], Load); 3] = [
     ("protocols", suite::PROTOCOLS, || Box::new(Protocols::load(Clock::Virtual, &Default::default()).unwrap())),
 ];
 
+/// Mean time of a run, ns, over every fortieth frame that the kernel takes.
+fn mean_ns(program: &OwnedFd, captures: &[Vec<Frame>]) -> u32 {
+    let runs = captures.iter().flatten().step_by(40);
+    let runs = runs.filter_map(|frame| sys::test_run(program.as_fd(), &frame.data, None, 1000).ok());
+    let times: Vec<u32> = runs.map(|run| run.duration_ns).collect();
+    times.iter().sum::<u32>() / times.len() as u32
+}
+
+/// Both ways of a branch are as many as the entries of its block.
+fn check_branches(coverage: &ProgramCoverage) {
+    for branch in &coverage.branches {
+        let block = coverage.blocks.iter().rfind(|block| block.span.first <= branch.instruction).unwrap();
+        if let (Some(taken), Some(not_taken)) = (branch.taken, branch.not_taken) {
+            assert_eq!(Some(taken + not_taken), block.hits, "{branch:?}");
+        }
+    }
+}
+
 #[test]
 fn programs_with_probes_answer_the_same_for_every_capture() {
     let captures: Vec<Vec<Frame>> = captures().iter().map(|path| frames(path)).collect();
@@ -145,12 +163,7 @@ fn programs_with_probes_answer_the_same_for_every_capture() {
                 let ran = expected.0.iter().filter(|outcome| outcome.is_ok()).count() as u64;
                 let coverage = probed.layout.coverage(&now.since(&before));
                 assert_eq!(coverage.runs(), Some(ran), "the start is passed once a packet");
-                for branch in &coverage.branches {
-                    let block = coverage.blocks.iter().rfind(|block| block.span.first <= branch.instruction).unwrap();
-                    if let (Some(taken), Some(not_taken)) = (branch.taken, branch.not_taken) {
-                        assert_eq!(Some(taken + not_taken), block.hits, "{branch:?}");
-                    }
-                }
+                check_branches(&coverage);
                 report.add(coverage).unwrap();
                 (runs, before) = (runs + ran, now);
                 one.reset().unwrap();
@@ -163,13 +176,6 @@ fn programs_with_probes_answer_the_same_for_every_capture() {
             // What is behind a constant global is never reached: of `flows` at tc almost all, by its settings.
             let little = if program.starts_with("flows_") && program != "flows_xdp" { 100 } else { 2 };
             assert!(sum.reached * little > sum.instructions, "{program}: {} of {}", sum.reached, sum.instructions);
-            // Mean time of a run, ns, of every fortieth frame that the kernel takes.
-            let time = |program: &OwnedFd| {
-                let runs = captures.iter().flatten().step_by(40);
-                let runs = runs.filter_map(|frame| sys::test_run(program.as_fd(), &frame.data, None, 1000).ok());
-                let times: Vec<u32> = runs.map(|run| run.duration_ns).collect();
-                times.iter().sum::<u32>() / times.len() as u32
-            };
             let quick = source.load_probed(Some(&plain.depths), Counting::Plain).unwrap();
             println!(
                 "{name}/{program}: {} of {} instructions, lines {:?}, branches {:?}, ns a packet {}, atomic {}, plain {}",
@@ -177,9 +183,9 @@ fn programs_with_probes_answer_the_same_for_every_capture() {
                 sum.instructions,
                 sum.line_totals(),
                 sum.branch_totals(),
-                time(&plain.fd),
-                time(&probed.loaded.fd),
-                time(&quick.loaded.fd),
+                mean_ns(&plain.fd, &captures),
+                mean_ns(&probed.loaded.fd, &captures),
+                mean_ns(&quick.loaded.fd, &captures),
             );
             pair.iter_mut().for_each(|analyzer| analyzer.reset().unwrap());
         }

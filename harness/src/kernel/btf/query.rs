@@ -156,6 +156,33 @@ impl Btf {
         None
     }
 
+    /// A type as C writes it: `struct flow`, `__u32`, `char[16]`, `struct sock *`. Types of Rust have their own names.
+    #[must_use]
+    pub fn type_name(&self, id: u32) -> String {
+        self.type_name_within(id, MAX_CHAIN)
+    }
+
+    fn type_name_within(&self, id: u32, depth: usize) -> String {
+        let (Some(ty), Some(depth)) = (self.ty(id), depth.checked_sub(1)) else { return "void".to_owned() };
+        let name = self.string(ty.name);
+        let tagged = |keyword: &str| match name {
+            "" => keyword.to_owned(),
+            // What is no identifier of C comes from Rust, which has no such keywords.
+            name if name.contains(['<', ':', '(']) => name.to_owned(),
+            name => format!("{keyword} {name}"),
+        };
+        match ty.kind {
+            Kind::Struct | Kind::Forward => tagged("struct"),
+            Kind::Union => tagged("union"),
+            Kind::Enum { .. } => tagged("enum"),
+            Kind::Ptr(target) => format!("{} *", self.type_name_within(target, depth)),
+            Kind::Array { element, len } => format!("{}[{len}]", self.type_name_within(element, depth)),
+            Kind::Qualified(target) => self.type_name_within(target, depth),
+            Kind::Prototype => "function".to_owned(),
+            _ => name.to_owned(),
+        }
+    }
+
     /// Size in bytes of a type by name, or of a member by path.
     ///
     /// # Errors

@@ -1,70 +1,7 @@
 //! Hand-made blobs, damaged blobs, and the running kernel.
 
+use super::blob::{Blob, ENUM, INT, SIGNED};
 use super::*;
-
-/// Builds blobs record by record, in either byte order.
-struct Blob {
-    big: bool,
-    types: Vec<u8>,
-    strings: Vec<u8>,
-}
-
-impl Blob {
-    fn new(big: bool) -> Self {
-        Self { big, types: Vec::new(), strings: vec![0] }
-    }
-
-    fn put(bytes: &mut Vec<u8>, value: u32, big: bool) {
-        bytes.extend(if big { value.to_be_bytes() } else { value.to_le_bytes() });
-    }
-
-    fn name(&mut self, name: &str) -> u32 {
-        if name.is_empty() {
-            return 0;
-        }
-        let at = self.strings.len() as u32;
-        self.strings.extend(name.as_bytes());
-        self.strings.push(0);
-        at
-    }
-
-    /// One record: name, `info` (kind << 24 | vlen, kind_flag in bit 31), size or type, and the words that follow.
-    fn record(&mut self, name: &str, info: u32, size_or_type: u32, extra: &[u32]) -> &mut Self {
-        let name = self.name(name);
-        for word in [name, info, size_or_type].iter().chain(extra) {
-            Self::put(&mut self.types, *word, self.big);
-        }
-        self
-    }
-
-    /// A struct (kind 4) or union (kind 5); a member is name, type and bit offset.
-    fn composite(&mut self, kind: u32, name: &str, size: u32, flag: bool, members: &[(&str, u32, u32)]) -> &mut Self {
-        let extra: Vec<u32> = members.iter().flat_map(|(name, ty, at)| [self.name(name), *ty, *at]).collect();
-        self.record(name, u32::from(flag) << 31 | kind << 24 | members.len() as u32, size, &extra)
-    }
-
-    fn build(&self) -> Vec<u8> {
-        self.build_with(24, &[])
-    }
-
-    /// With a header of `header` bytes, which names a layout section if it is long enough.
-    fn build_with(&self, header: u32, layout: &[u8]) -> Vec<u8> {
-        let mut blob = if self.big { vec![0xeb, 0x9f, 1, 0] } else { vec![0x9f, 0xeb, 1, 0] };
-        let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
-        for word in [header, 0, types, types, strings, types + strings, layout.len() as u32] {
-            Self::put(&mut blob, word, self.big);
-        }
-        blob.truncate(header as usize);
-        blob.extend(&self.types);
-        blob.extend(&self.strings);
-        blob.extend(layout);
-        blob
-    }
-}
-
-const INT: u32 = 1 << 24;
-const ENUM: u32 = 6 << 24;
-const SIGNED: u32 = 1 << 31;
 
 /// Types 1 `unsigned int`, 2 `u64` (a typedef of it, the width does not matter here), 3 an anonymous union of `a` and
 /// `b`, 4 an anonymous struct that holds the union at byte 4, 5 `struct outer` with the struct at byte 8, 6 a pointer

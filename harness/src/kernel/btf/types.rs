@@ -124,6 +124,18 @@ pub struct Member {
     pub bits: u32,
 }
 
+/// A variable's place in a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionVariable {
+    /// The variable (of [`Kind::Variable`]).
+    pub variable: u32,
+    /// Offset in bytes from the start of the section; 0 for all in an object file, where the symbol table has it and
+    /// the loader fills it in.
+    pub offset: u32,
+    /// Its size in bytes.
+    pub size: u32,
+}
+
 /// The 32-bit word at `offset`, in the blob's byte order.
 pub(super) fn word(bytes: &[u8], offset: usize, big: bool) -> Option<u32> {
     let word: [u8; 4] = bytes.get(offset..offset.checked_add(4)?)?.try_into().ok()?;
@@ -257,6 +269,16 @@ impl Btf {
                 i64::from(low)
             };
             Some((self.word(at)?, value))
+        })
+    }
+
+    /// The variables of a section, in order; none for any other type.
+    pub fn variables(&self, ty: Type) -> impl Iterator<Item = SectionVariable> + '_ {
+        let count = if ty.kind == Kind::Section { ty.vlen as usize } else { 0 };
+        (0..count).map_while(move |index| {
+            let at = ty.extra + index * 12;
+            let (variable, offset, size) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
+            Some(SectionVariable { variable, offset, size })
         })
     }
 

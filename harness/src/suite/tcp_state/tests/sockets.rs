@@ -96,7 +96,7 @@ fn converse(address: SocketAddr) -> (SocketAddr, SocketAddr) {
 fn transitions(address: SocketAddr, count: usize) -> (Vec<Transition>, SocketAddr, SocketAddr) {
     let (ours, other) = (Namespace::new(), Namespace::new());
     let mut state = TcpState::load(Clock::Kernel, &TcpStateSettings::default()).expect("the object loads");
-    let host = WatchedHost { name: "host".to_owned(), netns: ours.inode(), silent: 0 };
+    let host = WatchedHost { name: "host".to_owned(), netns: ours.inode(), silent: 0, interfaces: Vec::new() };
     state.watch(&[host]).expect("there is room");
     let btf = aya::Btf::from_sys_fs().expect("the kernel has BTF");
     state

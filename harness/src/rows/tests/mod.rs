@@ -1,0 +1,1 @@
+//! Hand-made types, real maps, real objects.

@@ -1,0 +1,202 @@
+//! A program's code, relocated, and its loading.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use aya_obj::generated::bpf_insn;
+
+use crate::kernel::btf::{self, Btf, BtfError};
+use crate::kernel::{self};
+use crate::object::cost::Statistics;
+use crate::object::section::{Kind, Target};
+use crate::sys::{self, InstructionRecords, ProgramKind, ProgramLoad};
+
+/// Bytes of the log of a load that is expected to succeed.
+const SHORT_LOG: usize = 64 << 10;
+/// Bytes of the log of a refused program; the kernel keeps the end of a longer one since 6.4 (1216640938035), before that
+/// it keeps the beginning.
+const LONG_LOG: usize = 16 << 20;
+/// Verbose log with statistics.
+const VERBOSE: u32 = 1 | sys::LOG_STATISTICS;
+/// The kernel interrupts a load when a signal comes; libbpf tries as often.
+const TRIES: usize = 5;
+
+/// Why the kernel did not take a program.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It belongs to a function or tracepoint of the kernel, and nothing says which.
+    #[error("a program of kind {0} needs a target: name the function or tracepoint that it is for")]
+    NoTarget(&'static str),
+    /// The kernel's types have no such function or tracepoint.
+    #[error("kernel {kernel} has no {what} {target} that programs can be attached to")]
+    NoSuchTarget {
+        /// Release of the running kernel.
+        kernel: String,
+        /// `function` or `tracepoint`, ...
+        what: &'static str,
+        /// Its name.
+        target: String,
+    },
+    /// The kernel's types are not to be had.
+    #[error(transparent)]
+    Types(#[from] BtfError),
+    /// The verifier refused it.
+    #[error("kernel {kernel} refused it: {error}\n{tail}")]
+    Refused {
+        /// Release of the running kernel.
+        kernel: String,
+        /// The last lines of the verifier's log.
+        tail: String,
+        /// The whole log.
+        log: String,
+        /// The kernel's error.
+        error: io::Error,
+    },
+}
+
+/// A program's code, ready to be loaded.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// What it is loaded as.
+    pub kind: Kind,
+    /// What its section says that it is attached to.
+    pub target: Option<String>,
+    /// Its instructions and those of the functions that it calls, relocated.
+    pub instructions: Vec<bpf_insn>,
+    /// `struct bpf_func_info`, one after the other, and the bytes of each.
+    pub functions: (Vec<u8>, u32),
+    /// `struct bpf_line_info`, likewise.
+    pub lines: (Vec<u8>, u32),
+    /// The object's types, loaded.
+    pub btf: Option<Arc<OwnedFd>>,
+    /// Its licence.
+    pub license: CString,
+}
+
+/// A program in the kernel. It stays there while this or what attached it lives.
+#[derive(Debug)]
+pub struct LoadedProgram {
+    /// Its name.
+    pub name: String,
+    /// What it was loaded as.
+    pub kind: Kind,
+    /// What its section, or whoever loaded it, says that it is attached to.
+    pub target: Option<String>,
+    /// What the verifier processed and what stack it needs, if the log says so.
+    pub statistics: Option<Statistics>,
+    /// Time that the kernel took to verify and compile it, µs.
+    pub load_us: u64,
+    fd: OwnedFd,
+}
+
+impl AsFd for LoadedProgram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl LoadedProgram {
+    /// A program that somebody else loaded.
+    #[must_use]
+    pub fn from_fd(name: &str, kind: Kind, fd: OwnedFd) -> Self {
+        Self { name: name.to_owned(), kind, target: None, statistics: None, load_us: 0, fd }
+    }
+
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Code {
+    /// Loads it.
+    pub(super) fn load(&self, name: &str, target: Option<&str>) -> Result<LoadedProgram, LoadError> {
+        let target = target.or(self.target.as_deref());
+        let btf_id = self.btf_id(target)?;
+        let load = ProgramLoad {
+            kind: ProgramKind { program: self.kind.program, attach: self.kind.attach, btf_id },
+            flags: self.kind.flags,
+            name,
+            instructions: &self.instructions,
+            license: &self.license,
+            btf: self.btf.as_ref().map(|fd| fd.as_fd()),
+            functions: records(&self.functions),
+            lines: records(&self.lines),
+        };
+        let mut log = vec![0_u8; SHORT_LOG];
+        let (result, load_us) = timed(&load, sys::LOG_STATISTICS, &mut log);
+        match result {
+            Ok(fd) => Ok(LoadedProgram {
+                name: name.to_owned(),
+                kind: self.kind,
+                target: target.map(str::to_owned),
+                statistics: Statistics::parse(&text(&log)).ok(),
+                load_us,
+                fd,
+            }),
+            Err(source) => Err(refusal(&load, source)),
+        }
+    }
+
+    /// The type in the kernel's BTF of what it is attached to; 0 for kinds that do not belong to a place.
+    fn btf_id(&self, target: Option<&str>) -> Result<u32, LoadError> {
+        let Target::Btf { prefix, typedef } = self.kind.target else { return Ok(0) };
+        let target = target.ok_or(LoadError::NoTarget(self.kind.name))?;
+        let btf = Btf::kernel()?;
+        let name = format!("{prefix}{target}");
+        let is_it = |ty: btf::Type| match ty.kind {
+            btf::Kind::Typedef(_) => typedef,
+            btf::Kind::Function(_) => !typedef,
+            _ => false,
+        };
+        let found = btf.named(&name).filter_map(|id| btf.ty(id)).find(|ty| is_it(*ty));
+        found.map(|ty| ty.id).ok_or_else(|| LoadError::NoSuchTarget {
+            kernel: kernel::release(),
+            what: match prefix {
+                "btf_trace_" => "tracepoint",
+                "bpf_lsm_" => "security hook",
+                "bpf_iter_" => "iterator",
+                _ => "function",
+            },
+            target: target.to_owned(),
+        })
+    }
+}
+
+fn records((bytes, record_size): &(Vec<u8>, u32)) -> InstructionRecords<'_> {
+    let record_size = if bytes.is_empty() { 0 } else { *record_size };
+    InstructionRecords { bytes, record_size }
+}
+
+/// Loads, and takes the time of the call that counts, µs.
+fn timed(load: &ProgramLoad<'_>, level: u32, log: &mut [u8]) -> (io::Result<OwnedFd>, u64) {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let start = Instant::now();
+        let result = sys::load_program(load, level, log);
+        let load_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < TRIES => {}
+            _ => return (result, load_us),
+        }
+    }
+}
+
+/// Asks the verifier again, at length, for its reasons.
+fn refusal(load: &ProgramLoad<'_>, error: io::Error) -> LoadError {
+    let mut log = vec![0_u8; LONG_LOG];
+    // The error of the first load is the kernel's answer; a log that is too small gives another one.
+    let _ = timed(load, VERBOSE, &mut log);
+    let log = text(&log);
+    let tail = crate::object::last_lines(&log, 12);
+    LoadError::Refused { kernel: kernel::release(), tail, log, error }
+}
+
+/// The log up to its zero byte.
+fn text(log: &[u8]) -> String {
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    String::from_utf8_lossy(&log[..end]).into_owned()
+}
