@@ -226,6 +226,12 @@ pub fn run_with(
     for analyzer in &mut analyzers {
         analyzer.finish(start_ns, &mut document.observation)?;
     }
+    for covered in analyzers.iter().flat_map(|observer| observer.coverage()) {
+        match covered {
+            Ok(program) => document.coverage.push(program),
+            Err(why) => document.notes.push(why),
+        }
+    }
     for (key, analyzer) in keys.into_iter().zip(analyzers) {
         pool.give_back(key, analyzer);
     }
@@ -314,7 +320,7 @@ fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Ste
         step(Step::Load { object: &name });
         let read = |source| SubjectError::Read { object: setup.object.display().to_string(), source };
         let bytes = std::fs::read(&setup.object).map_err(read)?;
-        analyzers.push(Box::new(SubjectObserver::new(setup, &bytes, &name)?));
+        analyzers.push(Box::new(SubjectObserver::new(setup, &bytes, &name, clock)?));
     }
     // As `drops`. Never pooled, so without a key and last: which probes measure is found out anew by each load.
     if let Some(settings) = programs.latency.as_ref().filter(|_| clock != Clock::Virtual) {

@@ -120,6 +120,10 @@ pub struct ReplayArgs {
     /// How the frames are treated before they are sent.
     #[command(flatten)]
     pub traffic: TrafficArgs,
+    /// Count which code of the object is reached, and write a summary, the source with counts, an lcov tracefile and JSON
+    /// into this folder.
+    #[arg(long, value_name = "FOLDER", requires = "object")]
+    pub coverage: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
@@ -192,6 +196,10 @@ pub struct RunArgs {
     /// Print only failures and the summary.
     #[arg(short, long)]
     pub quiet: bool,
+    /// Count which code of objects under test is reached, and write a summary, the source with counts, an lcov tracefile
+    /// and JSON into this folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
+    pub coverage: Option<PathBuf>,
     /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
     #[arg(long)]
     pub watch: bool,

@@ -5,6 +5,7 @@ mod args;
 mod clean;
 mod compare;
 mod costs;
+mod coverage;
 mod display;
 mod doctor;
 mod exec;

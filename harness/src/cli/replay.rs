@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::args::{ClockArg, DEFAULT_TOPOLOGY, ReplayArgs};
+use super::coverage::Coverage;
 use super::display::Progress;
 use super::{Exit, Failure, chain};
 use crate::capture;
@@ -38,6 +39,11 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
         failure
     })?;
     document.capture.file = args.capture.display().to_string();
+    if let Some(folder) = &args.coverage {
+        let mut coverage = Coverage::new(folder);
+        coverage.extend(std::mem::take(&mut document.coverage))?;
+        coverage.finish()?;
+    }
     let text = if args.json {
         document.to_json()
     } else {
@@ -153,6 +159,7 @@ fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
             globals: args.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
             maps: args.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
             look: true,
+            coverage: args.coverage.is_some(),
             ..Setup::default()
         });
     }

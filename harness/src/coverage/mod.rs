@@ -12,6 +12,7 @@
 
 use aya_obj::generated::{bpf_func_info, bpf_line_info};
 
+mod clock;
 mod counters;
 mod flow;
 mod instruction;
@@ -23,6 +24,7 @@ mod report;
 mod rewrite;
 mod stack;
 
+pub use clock::{CLOCK_HELPERS, Reclocked, reclock};
 pub use counters::{CoverageMap, CoverageMapError, Hits};
 pub use instrument::{
     Branch, Counting, Edge, Input, InstrumentError, Instrumented, Probe, ProbeKind, Span, instrument,

@@ -68,7 +68,7 @@ const ROUTED: &str = "the topology's own device changes addresses and TTL";
 /// Those of a run.
 pub fn compare(found: &Found, root: &Path, artefacts: &Path, stop: &AtomicBool) -> Result<Tiers, RunError> {
     let run = |mode: Mode| {
-        let trial = Trial { found: found.clone(), root: root.to_owned(), mode };
+        let trial = Trial::new(found.clone(), root, mode);
         let unmet = trial.unmet();
         if !unmet.is_empty() {
             return Err(RunError::Unmet(unmet));

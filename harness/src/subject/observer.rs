@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::packets::Packets;
 use super::{Loader, Subject, SubjectError, SubjectOptions};
+use crate::coverage::{Counting, ProgramCoverage};
 use crate::hook::{Hook, HookKind};
 use crate::kernel::tracefs::Printed;
-use crate::object::ObjectError;
 use crate::object::elf::Elf;
+use crate::object::{Clock, ObjectError};
 use crate::observation::{Observation, ProgramSeen, UnderTest, VerdictCount};
 use crate::rows::{Aliases, DEFAULT_PAGES, Hints, MapRows, ReadOptions, Source, TypedEvents, TypedMap, encode_global};
 use crate::suite::{Attach, Loaded, Observer, Programs, WatchedHost};
@@ -49,6 +50,9 @@ pub struct Setup {
     /// test, since both speak of the machine.
     #[serde(skip)]
     pub look: bool,
+    /// Whether it is counted which instructions and lines are reached.
+    #[serde(skip)]
+    pub coverage: bool,
 }
 
 /// One program of an object under test.
@@ -96,7 +100,7 @@ impl SubjectObserver {
     ///
     /// # Errors
     /// [`SubjectError`]; a program, map, global, entry or hint that does not fit the object.
-    pub fn new(setup: &Setup, bytes: &[u8], name: &str) -> Result<Self, SubjectError> {
+    pub fn new(setup: &Setup, bytes: &[u8], name: &str, clock: Clock) -> Result<Self, SubjectError> {
         let elf = Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })?;
         let attaches = attaches(name, setup, &elf)?;
         let options = SubjectOptions {
@@ -104,6 +108,12 @@ impl SubjectObserver {
             globals: globals(name, setup, &elf)?,
             max_entries: setup.max_entries.iter().map(|(map, entries)| (map.clone(), *entries)).collect(),
             programs: wanted(&attaches, setup, &elf),
+            virtual_clock: clock == Clock::Virtual,
+            // Runs of test-run follow each other; on the wire they may overlap.
+            coverage: setup.coverage.then_some(match clock {
+                Clock::Virtual => Counting::Plain,
+                _ => Counting::Atomic,
+            }),
         };
         let subject = Subject::from_bytes(name, bytes, &options)?;
         Self::with_subject(subject, setup, attaches)
@@ -409,8 +419,16 @@ impl Observer for SubjectObserver {
         &mut self.subject
     }
 
-    /// An object under test reads the kernel's clock.
-    fn set_clock(&self, _time_ns: u64) {}
+    fn set_clock(&self, time_ns: u64) {
+        self.subject.set_clock(time_ns);
+    }
+
+    fn coverage(&self) -> Vec<Result<ProgramCoverage, String>> {
+        let named = |(program, covered): (&str, Result<ProgramCoverage, String>)| {
+            covered.map_err(|why| format!("program {program} of object {} is not covered: {why}", self.subject.name()))
+        };
+        self.subject.coverage().map(named).collect()
+    }
 
     fn changes_packets(&self) -> bool {
         true

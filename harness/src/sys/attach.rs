@@ -34,12 +34,7 @@ pub enum TcxPosition<'a> {
 ///
 /// # Errors
 /// The kernel's: `EINVAL` where it does not support that.
-pub fn link_tcx(
-    program: BorrowedFd<'_>,
-    ifindex: u32,
-    attach: u32,
-    position: TcxPosition<'_>,
-) -> io::Result<OwnedFd> {
+pub fn link_tcx(program: BorrowedFd<'_>, ifindex: u32, attach: u32, position: TcxPosition<'_>) -> io::Result<OwnedFd> {
     const BEFORE: u32 = 1 << 3;
     const AFTER: u32 = 1 << 4;
     const RELATIVE_TO_LINK: u32 = 1 << 13;

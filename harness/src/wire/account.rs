@@ -145,7 +145,12 @@ mod tests {
     use super::*;
 
     fn programs() -> Programs {
-        let side = AtSide { xdp: Some("x".into()), ingress: vec!["a".into(), "b".into()], egress: vec!["e".into()], ..AtSide::default() };
+        let side = AtSide {
+            xdp: Some("x".into()),
+            ingress: vec!["a".into(), "b".into()],
+            egress: vec!["e".into()],
+            ..AtSide::default()
+        };
         Programs([side.clone(), side])
     }
 

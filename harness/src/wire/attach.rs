@@ -190,7 +190,13 @@ impl Attachments {
         for (_, link) in place.links() {
             add_hooks(&link.dut)?;
         }
-        Ok(Self { place, programs: Names::default(), xdp: [None, None], tcx: Default::default(), attached: Stack::default() })
+        Ok(Self {
+            place,
+            programs: Names::default(),
+            xdp: [None, None],
+            tcx: Default::default(),
+            attached: Stack::default(),
+        })
     }
 
     /// Loads a program and attaches it.

@@ -7,7 +7,8 @@ use bpflab_programs::ledger::{Arrival, Counters, Fate, ORDERS_PER_SIDE, Order, p
 
 use super::WireError;
 use super::attach::{
-    Attached, Attachments, Named, Stack, UnderTest, XdpMode, attach_tc, attach_tcx, attach_traced, attach_xdp, step_priority,
+    Attached, Attachments, Named, Stack, UnderTest, XdpMode, attach_tc, attach_tcx, attach_traced, attach_xdp,
+    step_priority,
 };
 use super::inject::{Outgoing, Receiver};
 use super::kit::Kit;
