@@ -120,6 +120,9 @@ pub struct ReplayArgs {
     /// How the frames are treated before they are sent.
     #[command(flatten)]
     pub traffic: TrafficArgs,
+    /// Run again whenever the object file or its source changes, and print what changed in what was seen.
+    #[arg(long, requires = "object", conflicts_with_all = ["json", "output"])]
+    pub watch: bool,
     /// Count which code of the object is reached, and write a summary, the source with counts, an lcov tracefile and JSON
     /// into this folder.
     #[arg(long, value_name = "FOLDER", requires = "object")]
