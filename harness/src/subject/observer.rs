@@ -163,7 +163,8 @@ impl SubjectObserver {
         let loaded = self.subject.loaded().find(|(name, _)| *name == attach.program);
         let counted = loaded.filter(|_| self.statistics.is_some());
         // A program that another calls, as the lab's own calls XDP programs on the wire, is not counted by the kernel.
-        let counted = counted.and_then(|(_, program)| sys::program_runs(program.as_fd()).ok()).filter(|(runs, _)| *runs > 0);
+        let counted =
+            counted.and_then(|(_, program)| sys::program_runs(program.as_fd()).ok()).filter(|(runs, _)| *runs > 0);
         ProgramSeen {
             program: attach.program.clone(),
             hook: attach.hook.to_string(),
