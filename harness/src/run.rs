@@ -134,6 +134,8 @@ impl RunError {
                 self,
                 Self::Wire(WireError::NoPlace { .. } | WireError::Placeless { .. } | WireError::SecondXdp { .. })
             )
+            // A tracepoint, function or file that there is not.
+            || matches!(self, Self::Wire(WireError::Attach { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
             || matches!(self, Self::Protocols(ProtocolsError::TooManyPorts(_) | ProtocolsError::PortZero))
     }
 

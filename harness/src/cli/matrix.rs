@@ -14,6 +14,8 @@ use crate::record::Matrix;
 use crate::report::matrix::{problems_of, terminal};
 use crate::run::RunError;
 use crate::scenario::trial::{Trial, TrialName};
+use crate::subject::SubjectError;
+use crate::subject::source::SourceError;
 use crate::vm::coverage::{self, Release};
 use crate::vm::kernels::{Cache, Kernel, KernelList, lab_cache};
 use crate::vm::kvm::{self, Acceleration};
@@ -170,6 +172,8 @@ impl Job<'_> {
     /// Gives the trials that were known to run on no kernel, too.
     fn run(&self) -> Result<(Matrix, Vec<(String, String)>), Failure> {
         let guests = self.guests;
+        // Guests have no compiler, and neither time nor a kernel should be spent on a source that has errors.
+        compile(self.trials)?;
         let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
         let chosen = list.select(self.kernels).map_err(|error| kernels::failure(&error))?;
         self.runner.check().map_err(|error| Failure::unavailable(&error))?;
@@ -216,6 +220,16 @@ impl Job<'_> {
         let qemu = self.runner.tool("qemu-system-x86_64").map_err(|error| Failure::unavailable(&error))?;
         Ok(kvm::acceleration(cache, &qemu))
     }
+}
+
+/// Brings the objects under test up to date with their sources.
+fn compile(trials: &[Trial]) -> Result<(), Failure> {
+    trials.iter().try_for_each(|trial| {
+        trial.compile().map_err(|error| match error {
+            SubjectError::Source(SourceError::Run { .. }) => Failure::unavailable(&error),
+            _ => Failure::invalid(&error),
+        })
+    })
 }
 
 /// A kernel that cannot be had is a failure of its own and keeps no other from running.

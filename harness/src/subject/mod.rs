@@ -14,6 +14,7 @@ mod maps;
 mod observer;
 mod options;
 mod packets;
+mod place;
 pub mod source;
 
 use std::collections::BTreeMap;
