@@ -164,9 +164,7 @@ fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Some((&refusal.program, &refusal.log));
         }
-        if let Some(SubjectError::Load { program, source: LoadError::Refused { log, .. }, .. }) =
-            error.downcast_ref::<SubjectError>()
-        {
+        if let Some(LoadError::Refused { program, log, .. }) = error.downcast_ref::<LoadError>() {
             return Some((program, log));
         }
         cause = error.source();

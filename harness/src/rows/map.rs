@@ -91,14 +91,14 @@ impl TypedMap {
         Ok(map)
     }
 
-    /// Opens a map that this one holds. Where the kernel has no types for it, those count that the object gives to the
-    /// maps in this one.
+    /// Opens a map that this one holds, with the types that the object gives to the maps in this one, else those that the
+    /// kernel has for it.
     ///
     /// # Errors
     /// [`RowsError::Map`] if `fd` is no map.
     pub fn inner(&self, fd: BorrowedFd<'_>) -> Result<Self, RowsError> {
         let mut map = Self::open(fd, Source { name: &self.name, ..Source::default() }, &Hints::default())?;
-        if let (false, Some(layout)) = (map.layout.typed, &self.inner_layout) {
+        if let Some(layout) = &self.inner_layout {
             map.layout = layout.clone();
         }
         Ok(map)

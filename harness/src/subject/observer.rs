@@ -171,9 +171,7 @@ impl SubjectObserver {
                         key: key.unwrap_or_default(),
                         interface: value.as_str().unwrap_or_default().to_owned(),
                     }),
-                    map_kind::ARRAY_OF_MAPS | map_kind::HASH_OF_MAPS => {
-                        self.put_inner(&typed, key.as_ref(), &value)?
-                    }
+                    map_kind::ARRAY_OF_MAPS | map_kind::HASH_OF_MAPS => self.put_inner(&typed, key.as_ref(), &value)?,
                     _ => typed.set(key.as_ref(), &value).map_err(|error| self.subject.map_error(&map, error))?,
                 }
             }
@@ -217,7 +215,7 @@ impl SubjectObserver {
         let key = key.ok_or_else(|| failed("an element of a map of maps has a key".into()))?;
         let outer = self.subject.map(map)?;
         let key = super::maps::encode_key(outer, self.source(map), key).map_err(failed)?;
-        let inner = super::maps::inner(outer, &key, self.source(map)).map_err(failed)?;
+        let inner = super::maps::inner(outer, &key, self.source(map), self.subject.loaded_types()).map_err(failed)?;
         let typed = typed.inner(inner.fd()).map_err(|error| failed(error.into()))?;
         for (key, value) in pairs(&self.subject, map, entries)? {
             typed.set(key.as_ref(), &value).map_err(|error| failed(error.into()))?;
@@ -315,6 +313,11 @@ fn attaches(object: &str, setup: &Setup, elf: &Elf) -> Result<Vec<Attach>, Subje
         });
         chosen =
             by_section.map(|program| AttachSetup { program: program.name.clone(), ..AttachSetup::default() }).collect();
+        if chosen.is_empty() {
+            // A run of nothing would look like one in which nothing happened.
+            let programs = elf.programs.iter().map(|program| format!("{} ({})", program.name, program.section));
+            return Err(SubjectError::Nowhere { object: object.to_owned(), programs: programs.collect() });
+        }
     }
     chosen.sort_by_key(|attach| attach.priority);
     chosen.into_iter().map(|attach| placed(object, elf, attach)).collect()

@@ -80,11 +80,8 @@ pub fn compile(source: &Path, object: &Path) -> Result<(), SourceError> {
     let failed = |error| SourceError::Run { path: source.to_owned(), source: error };
     let folder = folder_of(source);
     // Several tests may compile the same source: each puts a whole file in place.
-    let made = tempfile::Builder::new()
-        .prefix(".compiling")
-        .suffix(".o")
-        .tempfile_in(folder_of(object))
-        .map_err(failed)?;
+    let made =
+        tempfile::Builder::new().prefix(".compiling").suffix(".o").tempfile_in(folder_of(object)).map_err(failed)?;
     let compiler = tools::find(COMPILER).unwrap_or_else(|| COMPILER.into());
     let (arch, multiarch) = match std::env::consts::ARCH {
         "x86_64" => ("x86", "x86_64-linux-gnu".to_owned()),

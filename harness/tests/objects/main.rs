@@ -5,5 +5,6 @@ mod damaged;
 mod fates;
 mod mistakes;
 mod refused;
+mod sources;
 mod suite;
 mod support;

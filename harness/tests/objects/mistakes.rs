@@ -74,7 +74,10 @@ fn a_place_that_the_topology_does_not_have_is_told_with_those_it_has(#[case] att
 }
 
 #[rstest]
-#[case::tracepoint("SEC(\"tracepoint/net/no_such_event\") int f(void *ctx) { return 0; }", "no tracepoint net/no_such_event")]
+#[case::tracepoint(
+    "SEC(\"tracepoint/net/no_such_event\") int f(void *ctx) { return 0; }",
+    "no tracepoint net/no_such_event"
+)]
 #[case::typed("SEC(\"tp_btf/no_such_event\") int f(__u64 *ctx) { return 0; }", "has no tracepoint no_such_event")]
 fn a_target_that_the_kernel_does_not_have_is_named(#[case] source: &str, #[case] part: &str) {
     let lab = Lab::new();

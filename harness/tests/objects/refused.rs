@@ -3,11 +3,13 @@
 use crate::support::Lab;
 
 #[test]
-fn a_section_that_names_no_kind_of_program_is_told_with_the_nearest() {
+fn a_section_that_names_no_kind_of_program_is_told() {
     let lab = Lab::new();
     let object = lab.object("odd", "SEC(\"xpd\") int filter(struct xdp_md *ctx) { return XDP_PASS; }");
     let ended = lab.replay(&object, &["--mode", "lockstep", "--attach", "xdp:filter"]);
     ended.refused(&["program filter of object odd", "section xpd"]);
+    let nowhere = "object odd has no program whose section says where it is attached: name one of filter (xpd)";
+    lab.replay(&object, &["--mode", "lockstep"]).refused(&[nowhere]);
 }
 
 #[test]
@@ -25,7 +27,7 @@ fn a_map_of_an_unknown_kind_is_told_by_its_name() {
             return bpf_map_lookup_elem(&strange, &key) ? XDP_PASS : XDP_DROP;
         }";
     let object = lab.object("odd", source);
-    lab.replay(&object, &["--mode", "lockstep"]).refused(&["cannot load object odd", "strange"]);
+    lab.replay(&object, &["--mode", "lockstep"]).refused(&["cannot load object odd", "map strange is of type 200"]);
 }
 
 #[test]
@@ -38,7 +40,7 @@ fn a_helper_for_gpl_programs_wants_a_licence() {
             return XDP_PASS;
         }";
     let object = lab.unlicensed("mute", source);
-    let parts = ["program say of object mute", "GPL"];
+    let parts = ["program say of object mute", "GPL", "the object's licence (section license) is none"];
     lab.replay(&object, &["--mode", "lockstep"]).refused(&parts);
     lab.inspect(&object).says(1, &["GPL"]);
 }
@@ -51,7 +53,8 @@ fn a_refusal_has_the_end_of_the_verifiers_log() {
             return *(__u8 *)(long)ctx->data ? XDP_PASS : XDP_DROP;
         }";
     let object = lab.object("careless", source);
-    let parts = ["cannot load program peek of object careless", "refused it", "invalid access to packet", "--artefacts"];
+    let parts =
+        ["cannot load program peek of object careless", "refused it", "invalid access to packet", "--artefacts"];
     lab.replay(&object, &["--mode", "lockstep"]).refused(&parts);
     lab.replay(&object, &["--mode", "wire"]).refused(&parts);
     lab.replay(&object, &["--mode", "lockstep", "--artefacts", "kept"]).refused(&["verifier-peek.log"]);

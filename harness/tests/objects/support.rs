@@ -86,8 +86,16 @@ impl Lab {
 
     /// Runs `bpflab` with `args` to its end.
     pub fn bpflab<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ended {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_bpflab")).args(args).current_dir(self.path()).output().unwrap();
+        self.run(Command::new(env!("CARGO_BIN_EXE_bpflab")).args(args))
+    }
+
+    /// The same with programs of one folder.
+    pub fn bpflab_with_path<A: AsRef<OsStr>>(&self, path: &Path, args: impl IntoIterator<Item = A>) -> Ended {
+        self.run(Command::new(env!("CARGO_BIN_EXE_bpflab")).args(args).env("PATH", path))
+    }
+
+    fn run(&self, command: &mut Command) -> Ended {
+        let output = command.current_dir(self.path()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).expect("everything printed is UTF-8");
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
@@ -100,7 +108,8 @@ impl Lab {
     /// `bpflab replay` of [`capture`] with an object, quietly.
     pub fn replay(&self, object: &Path, args: &[&str]) -> Ended {
         let capture = capture();
-        let head = ["replay".as_ref(), capture.as_os_str(), "--quiet".as_ref(), "--object".as_ref(), object.as_os_str()];
+        let head =
+            ["replay".as_ref(), capture.as_os_str(), "--quiet".as_ref(), "--object".as_ref(), object.as_os_str()];
         self.bpflab(head.into_iter().chain(args.iter().map(OsStr::new)))
     }
 }
