@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cgroup;
 pub mod cli;
 pub mod cost;
+pub mod coverage;
 pub mod error;
 pub mod flow_name;
 pub mod hook;

@@ -7,19 +7,20 @@ use crate::report::{Document, KernelSummary};
 use crate::scenario::Mode;
 
 /// Version of [`Record`]; raised when a key changes its meaning or goes away.
-pub const RECORD_VERSION: u32 = 2;
+pub const RECORD_VERSION: u32 = 3;
 /// Version of [`Matrix`].
 pub const MATRIX_VERSION: u32 = 1;
 
-/// The machine-readable result of one scenario in one mode on one kernel.
+/// The machine-readable result of one trial on one kernel: of a scenario in one mode, or of a test of a test binary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// [`RECORD_VERSION`].
     pub version: u32,
-    /// `family/behaviour`.
+    /// `family/behaviour`; of a test `BINARY/NAME`.
     pub scenario: String,
-    /// The mode.
-    pub mode: Mode,
+    /// The mode; a test has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// The kernel.
     pub kernel: KernelSummary,
     /// The result.
@@ -43,11 +44,11 @@ pub struct Record {
 impl Record {
     /// A record of a trial that has not run: result [`Outcome::LabFailure`] until it is set.
     #[must_use]
-    pub fn new(scenario: &str, mode: Mode, kernel: KernelSummary) -> Self {
+    pub fn new(scenario: &str, mode: impl Into<Option<Mode>>, kernel: KernelSummary) -> Self {
         Self {
             version: RECORD_VERSION,
             scenario: scenario.to_owned(),
-            mode,
+            mode: mode.into(),
             kernel,
             result: Outcome::LabFailure,
             reasons: Vec::new(),
@@ -59,11 +60,17 @@ impl Record {
         }
     }
 
-    /// `family/behaviour [mode]`.
+    /// `family/behaviour [mode]`, or `BINARY/NAME`.
     #[must_use]
     pub fn trial(&self) -> String {
-        format!("{} [{}]", self.scenario, self.mode)
+        with_mode(&self.scenario, self.mode)
     }
+}
+
+/// `NAME [mode]`, or the name alone where there is no mode.
+#[must_use]
+pub fn with_mode(name: &str, mode: Option<Mode>) -> String {
+    mode.map_or_else(|| name.to_owned(), |mode| format!("{name} [{mode}]"))
 }
 
 /// How a trial ended.
@@ -79,13 +86,16 @@ pub enum Outcome {
     Failed,
     /// This machine lacks something the scenario declares it needs.
     Unsupported,
+    /// A test that is marked as ignored, and did not run.
+    Skipped,
     /// The lab itself failed.
     LabFailure,
 }
 
 impl Outcome {
     /// All of them, in the order of a summary.
-    pub const ALL: [Self; 5] = [Self::Passed, Self::Differs, Self::Failed, Self::Unsupported, Self::LabFailure];
+    pub const ALL: [Self; 6] =
+        [Self::Passed, Self::Differs, Self::Failed, Self::Unsupported, Self::Skipped, Self::LabFailure];
 
     /// As people read it.
     #[must_use]
@@ -95,6 +105,7 @@ impl Outcome {
             Self::Differs => "differs as declared",
             Self::Failed => "failed",
             Self::Unsupported => "unsupported",
+            Self::Skipped => "skipped",
             Self::LabFailure => "lab failure",
         }
     }

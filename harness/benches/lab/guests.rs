@@ -71,9 +71,19 @@ impl<'a> Bench<'a> {
         // The benchmark itself cannot serve a guest; the binary is built beside it.
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_bpflab"));
         let acceleration = kvm::acceleration(&cache, &qemu);
-        let mut setting = Setting { memory_mib: MEMORY_MIB, acceleration, binary, scenarios, cache, payload: None };
+        let mut setting = Setting {
+            memory_mib: MEMORY_MIB,
+            cpus: std::num::NonZero::<u32>::MIN,
+            acceleration,
+            binary,
+            scenarios: Some(scenarios),
+            shown: Vec::new(),
+            share: None,
+            cache,
+            payload: None,
+        };
         Runner::Fast.prepare(&mut setting, &Needs::of(&trials), folder)?;
-        let trials = trials.iter().map(|trial| TrialName { scenario: SCENARIO.to_owned(), mode: trial.mode });
+        let trials = trials.iter().map(|trial| TrialName { scenario: SCENARIO.to_owned(), mode: Some(trial.mode) });
         Ok(Self { setting, trials: trials.take(1).collect(), folder })
     }
 

@@ -1,5 +1,6 @@
 //! What the command line accepts.
 
+use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -43,13 +44,17 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
-    /// Run scenarios on other kernels, in virtual machines.
+    /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.
     Matrix(MatrixArgs),
+    /// Run a command on another kernel, in a virtual machine; also as a runner for cargo.
+    Exec(ExecArgs),
     /// Serve a request inside a virtual machine.
     #[command(hide = true)]
     Guest(GuestArgs),
     /// Say what an eBPF object file is, what it needs, and whether this kernel takes it.
     Inspect(InspectArgs),
+    /// Run scenarios in lockstep mode and on the wire, and say where the two differ.
+    Compare(CompareArgs),
     /// List scenarios.
     List(ListArgs),
     /// Measure what the suite's programs cost the verifier of the running kernel.
@@ -115,6 +120,13 @@ pub struct ReplayArgs {
     /// How the frames are treated before they are sent.
     #[command(flatten)]
     pub traffic: TrafficArgs,
+    /// Run again whenever the object file or its source changes, and print what changed in what was seen.
+    #[arg(long, requires = "object", conflicts_with_all = ["json", "output"])]
+    pub watch: bool,
+    /// Count which code of the object is reached, and write a summary, the source with counts, an lcov tracefile and JSON
+    /// into this folder.
+    #[arg(long, value_name = "FOLDER", requires = "object")]
+    pub coverage: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
@@ -187,6 +199,10 @@ pub struct RunArgs {
     /// Print only failures and the summary.
     #[arg(short, long)]
     pub quiet: bool,
+    /// Count which code of objects under test is reached, and write a summary, the source with counts, an lcov tracefile
+    /// and JSON into this folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
+    pub coverage: Option<PathBuf>,
     /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
     #[arg(long)]
     pub watch: bool,
@@ -212,6 +228,15 @@ pub struct MatrixArgs {
     /// Folder of the scenarios.
     #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
     pub scenarios: PathBuf,
+    /// Run the tests of this test binary instead of scenarios; may be repeated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mode", "costs", "accept_costs"])]
+    pub test_binary: Vec<PathBuf>,
+    /// Everything behind it goes to the test binaries, e.g. `--include-ignored`.
+    #[arg(long, value_name = "ARGUMENTS", requires = "test_binary", num_args = 1.., allow_hyphen_values = true)]
+    pub test_args: Vec<OsString>,
+    /// What test binaries bring along.
+    #[command(flatten)]
+    pub bring: BringArgs,
     /// What guests are and how they run.
     #[command(flatten)]
     pub guests: GuestOptions,
@@ -280,6 +305,59 @@ pub struct GuestOptions {
     pub mishap: Option<Mishap>,
 }
 
+/// What a command brings into a guest.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Commands and tests in guests")]
+pub struct BringArgs {
+    /// Set a variable there, or hand on this machine's; may be repeated. Those of cargo and nextest are handed on anyway.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// A file, a folder or a program that is needed there, too; may be repeated. Guests of `vng` see all files anyway.
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    /// A folder of this machine that the guest may write to (`vng`); all that is written elsewhere is gone with it.
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `bpflab exec`.
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// The kernel, by its name in the list.
+    #[arg(short, long, value_name = "NAME")]
+    pub kernel: String,
+    /// What runs the guest.
+    #[arg(long, value_enum, default_value_t = Runner::Vng)]
+    pub runner: Runner,
+    /// Seconds that the command may take; the guest's start is not counted.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Memory of the guest, MiB.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub memory: u32,
+    /// Processors of the guest. Emulated ones do not run side by side.
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub cpus: NonZero<u32>,
+    /// What the command brings along.
+    #[command(flatten)]
+    pub bring: BringArgs,
+    /// File that lists the kernels; without that file, the list that bpflab was built with.
+    #[arg(long, default_value = KERNELS, env = "BPFLAB_KERNELS", value_name = "FILE")]
+    pub kernels: PathBuf,
+    /// Emulate, even where KVM works.
+    #[arg(long)]
+    pub no_kvm: bool,
+    /// Debian mirror to fetch the kernel from, instead of the one in this machine's apt sources.
+    #[arg(long, env = "BPFLAB_MIRROR", value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Say nothing about a kernel that is fetched.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// `bpflab guest`.
 #[derive(Debug, clap::Args)]
 pub struct GuestArgs {
@@ -321,6 +399,19 @@ pub struct InspectArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub log: Option<String>,
     /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab compare`.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    /// Only the scenario of this name; else those whose name contains this, or matches it as a glob.
+    pub pattern: Option<String>,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+    /// Print as JSON, a line for each scenario.
     #[arg(long)]
     pub json: bool,
 }

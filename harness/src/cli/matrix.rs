@@ -4,10 +4,12 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{CostOptions, GuestOptions, MatrixArgs, RunArgs};
+use super::args::{BringArgs, CostOptions, GuestOptions, MatrixArgs, RunArgs};
 use super::display::MatrixProgress;
+use super::guests::{self, BOOT_LIMIT, acceleration, list_or_own, target};
 use super::report::ExitOn;
-use super::{Exit, Failure, KernelProgress, chain, kernels, report, run};
+use super::test_binaries::Chosen;
+use super::{Exit, Failure, kernels, report, run};
 use crate::cost::Figures;
 use crate::kernel::probe::Version;
 use crate::record::Matrix;
@@ -17,21 +19,24 @@ use crate::scenario::trial::{Trial, TrialName};
 use crate::subject::SubjectError;
 use crate::subject::source::SourceError;
 use crate::vm::coverage::{self, Release};
-use crate::vm::kernels::{Cache, Kernel, KernelList, lab_cache};
-use crate::vm::kvm::{self, Acceleration};
+use crate::vm::kernels::{Cache, KernelList, lab_cache};
 use crate::vm::matrix::{self, Options, Target};
 use crate::vm::runner::{Needs, Runner, Setting};
 use crate::vm::supervise::Limits;
 
 /// Stands for all kernels of the list.
 const ALL: &str = "all";
-/// Emulated guests boot in 5 s on an idle machine; a busy one may take many times as long.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// From a guest's last message to the end of its processes.
 const EXIT_LIMIT: Duration = Duration::from_secs(30);
+/// From the end of a test's time on, until the guest says that it killed it.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs the selected scenarios on the kernels of the list, prints their page and writes what was asked for.
+/// Runs the selected scenarios, or the tests of test binaries, on the kernels of the list, prints their page and writes
+/// what was asked for.
 pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
+    if !args.test_binary.is_empty() {
+        return test_binaries(args);
+    }
     let trials = run::selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
     if trials.is_empty() {
         return Ok(run::nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
@@ -41,7 +46,9 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     let costs = wants_costs(args);
     let job = Job {
         trials: &trials,
-        scenarios: &args.scenarios,
+        scenarios: Some(&args.scenarios),
+        tests: &Chosen::default(),
+        bring: &args.bring,
         kernels: &args.kernel,
         guests: &args.guests,
         runner: args.guests.runner.unwrap_or_default(),
@@ -61,12 +68,40 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     Ok(report::exit(&matrix, &args.exit_on))
 }
 
+/// [`matrix`] for test binaries.
+fn test_binaries(args: &MatrixArgs) -> Result<Exit, Failure> {
+    let tests = Chosen::of(args)?;
+    if tests.tests.is_empty() {
+        return Ok(tests.nothing(args.pattern.as_deref()));
+    }
+    let job = Job {
+        trials: &[],
+        scenarios: None,
+        tests: &tests,
+        bring: &args.bring,
+        kernels: &args.kernel,
+        guests: &args.guests,
+        runner: args.guests.runner.unwrap_or_default(),
+        costs: false,
+        quiet: args.quiet,
+    };
+    let (mut matrix, _) = job.run()?;
+    if args.kernel.is_empty() {
+        matrix.problems = problems_of(&matrix);
+    }
+    report::write_outputs(&matrix, &args.outputs)?;
+    report::print(&terminal::render(&matrix, report::layout(args.fold)));
+    Ok(report::exit(&matrix, &args.exit_on))
+}
+
 /// Runs `trials` on the kernels that `bpflab run` was given, and prints their page.
 pub fn inner_loop(trials: &[Trial], args: &RunArgs) -> Result<Exit, Failure> {
     let whole = args.kernel.iter().any(|name| name == ALL);
     let job = Job {
         trials,
-        scenarios: &args.scenarios,
+        scenarios: Some(&args.scenarios),
+        tests: &Chosen::default(),
+        bring: &BringArgs::default(),
         kernels: if whole { &[] } else { &args.kernel },
         guests: &args.guests,
         runner: args.guests.runner.unwrap_or(Runner::Fast),
@@ -130,7 +165,8 @@ fn problems(matrix: &Matrix, unreached: Vec<(String, String)>) -> Vec<String> {
 /// There is no other trial: nothing is worth a guest.
 fn unreached(job: &Job<'_>, targets: &[Target]) -> Result<Vec<(String, String)>, Failure> {
     let trials = job.trials;
-    if !job.kernels.is_empty() {
+    // Of what tests need nothing is known before they run.
+    if !job.kernels.is_empty() || trials.is_empty() {
         return Ok(Vec::new());
     }
     let release = |target: &Target| {
@@ -157,7 +193,10 @@ fn unreached(job: &Job<'_>, targets: &[Target]) -> Result<Vec<(String, String)>,
 /// What is to be run, and where.
 struct Job<'a> {
     trials: &'a [Trial],
-    scenarios: &'a Path,
+    scenarios: Option<&'a Path>,
+    /// Test binaries with their tests, which run behind the scenarios.
+    tests: &'a Chosen,
+    bring: &'a BringArgs,
     /// Names of kernels; the whole list if there are none.
     kernels: &'a [String],
     guests: &'a GuestOptions,
@@ -174,16 +213,22 @@ impl Job<'_> {
         let guests = self.guests;
         // Guests have no compiler, and neither time nor a kernel should be spent on a source that has errors.
         compile(self.trials)?;
-        let list = KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?;
+        let list = match self.scenarios {
+            Some(_) => KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?,
+            // Other projects have none of their own.
+            None => list_or_own(&guests.kernels)?,
+        };
         let chosen = list.select(self.kernels).map_err(|error| kernels::failure(&error))?;
         self.runner.check().map_err(|error| Failure::unavailable(&error))?;
         let cache = Cache::open().map_err(|error| kernels::failure(&error))?;
-        let targets: Vec<Target> =
-            chosen.into_iter().map(|kernel| target(kernel, &cache, guests, self.quiet)).collect();
+        let targets: Vec<Target> = chosen
+            .into_iter()
+            .map(|kernel| target(kernel, &cache, guests.mirror.as_deref(), &|_| !self.quiet))
+            .collect();
         let unreached = unreached(self, &targets)?;
         let options = self.options()?;
-        let name = |trial: &Trial| TrialName { scenario: trial.found.name.clone(), mode: trial.mode };
-        let names: Vec<TrialName> = self.trials.iter().map(name).collect();
+        let name = |trial: &Trial| TrialName { scenario: trial.found.name.clone(), mode: Some(trial.mode) };
+        let names: Vec<TrialName> = self.trials.iter().map(name).chain(self.tests.tests.iter().cloned()).collect();
         let progress = MatrixProgress::new(self.quiet, names.len());
         let stop = super::signals::stop_flag();
         let matrix = matrix::run(&targets, &names, &options, stop, &|kernel, step| progress.step(kernel, &step));
@@ -195,30 +240,51 @@ impl Job<'_> {
         let unavailable = |error: &dyn std::error::Error| Failure::unavailable(error);
         let guests = self.guests;
         let binary = std::env::current_exe().map_err(|error| unavailable(&error))?;
-        let scenarios = self.scenarios.canonicalize().map_err(|error| unavailable(&error))?;
+        let scenarios = self.scenarios.map(Path::canonicalize).transpose().map_err(|error| unavailable(&error))?;
         let cache = lab_cache().map_err(|error| kernels::failure(&error))?;
         let folder = PathBuf::from(super::RUNS).join(format!("matrix-{}", std::process::id()));
-        let acceleration = self.acceleration(&cache)?;
-        let mut setting = Setting { memory_mib: guests.memory, acceleration, binary, scenarios, cache, payload: None };
-        let needs = Needs::of(self.trials);
+        let mut setting = Setting {
+            memory_mib: guests.memory,
+            cpus: NonZero::<u32>::MIN,
+            acceleration: acceleration(self.runner, guests.no_kvm, &cache)?,
+            binary,
+            scenarios,
+            shown: Vec::new(),
+            share: None,
+            cache,
+            payload: None,
+        };
+        let needs = self.needs(&mut setting)?;
         self.runner.prepare(&mut setting, &needs, &folder).map_err(|error| unavailable(&error))?;
         Ok(Options {
             runner: self.runner,
             jobs: guests.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get),
             setting,
-            limits: Limits { boot: BOOT_LIMIT, silence: Duration::from_secs(guests.timeout), exit: EXIT_LIMIT },
+            limits: Limits { boot: BOOT_LIMIT, silence: self.silence(), exit: EXIT_LIMIT },
+            binaries: self.tests.binaries.clone(),
             costs: self.costs,
             folder,
             mishap: guests.mishap,
         })
     }
 
-    fn acceleration(&self, cache: &Path) -> Result<Acceleration, Failure> {
-        if self.guests.no_kvm {
-            return Ok(Acceleration::Emulation("--no-kvm".to_owned()));
-        }
-        let qemu = self.runner.tool("qemu-system-x86_64").map_err(|error| Failure::unavailable(&error))?;
-        Ok(kvm::acceleration(cache, &qemu))
+    /// What guests must have, and in `setting` what they see.
+    fn needs(&self, setting: &mut Setting) -> Result<Needs, Failure> {
+        let [first, ..] = &self.tests.binaries[..] else { return Ok(Needs::of(self.trials)) };
+        // Folder and environment are those of all.
+        let command = &first.command;
+        let programs = self.tests.binaries.iter().map(|binary| binary.command.program.clone());
+        let programs: Vec<PathBuf> = programs.collect();
+        let needs = guests::needs(&programs, &command.folder, &command.environment, self.bring)?;
+        guests::show(setting, &needs);
+        setting.share = guests::share(self.runner, self.bring)?;
+        Ok(needs)
+    }
+
+    /// How long a guest may be silent: as long as a trial may take, but a test ends by itself before.
+    fn silence(&self) -> Duration {
+        let limit = Duration::from_secs(self.guests.timeout);
+        if self.tests.binaries.is_empty() { limit } else { limit.saturating_add(KILL_LIMIT) }
     }
 }
 
@@ -230,18 +296,4 @@ fn compile(trials: &[Trial]) -> Result<(), Failure> {
             _ => Failure::invalid(&error),
         })
     })
-}
-
-/// A kernel that cannot be had is a failure of its own and keeps no other from running.
-fn target(kernel: &Kernel, cache: &Cache, guests: &GuestOptions, quiet: bool) -> Target {
-    let mut progress = (!quiet).then(|| KernelProgress::new(&kernel.name));
-    let image = cache.ensure(kernel, guests.mirror.as_deref(), &mut |step| {
-        if let Some(progress) = &mut progress {
-            progress.step(&step);
-        }
-    });
-    if let Some(progress) = &mut progress {
-        progress.finish();
-    }
-    Target { name: kernel.name.clone(), lacks: kernel.lacks.clone(), image: image.map_err(|error| chain(&error)) }
 }

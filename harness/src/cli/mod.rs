@@ -3,10 +3,15 @@
 
 mod args;
 mod clean;
+mod compare;
 mod costs;
+mod coverage;
 mod display;
 mod doctor;
+mod exec;
+mod exec_hint;
 mod guest;
+mod guests;
 mod inspect;
 mod kernels;
 mod matrix;
@@ -15,6 +20,7 @@ mod replay;
 pub mod report;
 mod run;
 mod signals;
+mod test_binaries;
 mod watch;
 
 use std::process::ExitCode;
@@ -85,7 +91,10 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::replay(&args),
         Command::Run(args) => run::run(&args),
         Command::Matrix(args) => matrix::matrix(&args),
+        // Its exit code is the command's own.
+        Command::Exec(args) => return exec::exec(&args).unwrap_or_else(|failure| end(Err(failure))),
         Command::Guest(args) => guest::guest(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),

@@ -5,6 +5,7 @@ pub mod nft;
 pub mod probe;
 pub mod reasons;
 pub mod symbols;
+pub mod tracefs;
 
 use std::sync::{Once, OnceLock};
 

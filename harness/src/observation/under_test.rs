@@ -21,9 +21,12 @@ pub struct UnderTest {
     /// Its rings and perf event arrays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<EventRows>,
-    /// What it printed (`bpf_printk`), if that was asked for.
+    /// What programs printed meanwhile (`bpf_printk`), if that was asked for: which of them the kernel does not say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub printed: Vec<String>,
+    /// What is not known, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A program under test.

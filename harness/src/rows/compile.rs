@@ -330,12 +330,12 @@ impl Compiler<'_> {
                 (width, kind == IntKind::Signed, kind == IntKind::Bool, None)
             }
             Kind::Enum { signed } if width != 0 => (width, signed, false, Some(self.names(ty))),
-            _ if width != 0 || at % 8 != 0 => {
+            _ if width != 0 || !at.is_multiple_of(8) => {
                 return Err(PlanError::NoValue { path: path.to_owned(), what: "a bitfield of no integer" });
             }
             _ => return Ok(None),
         };
-        if u64::from(width) == full && at % 8 == 0 {
+        if u64::from(width) == full && at.is_multiple_of(8) {
             return Ok(None);
         }
         if width == 0 || width > 64 || u64::from(width) > full {

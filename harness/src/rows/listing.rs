@@ -190,7 +190,7 @@ fn by_batches(map: &MapHandle, each: &mut dyn FnMut(&[u8], &[u8])) -> io::Result
     let mut batches = map.batches(BATCH.min(BATCH_BYTES / value_len).clamp(1, entries));
     let mut started = false;
     loop {
-        match batches.next() {
+        match batches.read() {
             Ok(Some((keys, values))) => {
                 started = true;
                 keys.chunks_exact(key_len)

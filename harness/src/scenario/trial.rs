@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::variant::Variant;
 use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::capture::{self, Writer};
+use crate::coverage::{self, ProgramCoverage};
 use crate::kernel::probe::{self, Build, Requirement, Unmet};
 use crate::object::Clock;
 use crate::pool::Pool;
+use crate::record::with_mode;
 use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
 use crate::scenario::spec::Programs;
@@ -32,18 +34,27 @@ pub struct Seen {
     pub failures: Vec<Failure>,
 }
 
-/// One scenario in one mode, by name.
+/// One scenario in one mode, or one test of a test binary, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TrialName {
-    /// `family/behaviour`.
+    /// `family/behaviour`; of a test `BINARY/NAME`.
     pub scenario: String,
-    /// The mode.
-    pub mode: Mode,
+    /// The mode; a test has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+impl TrialName {
+    /// A test of a test binary.
+    #[must_use]
+    pub const fn test(name: String) -> Self {
+        Self { scenario: name, mode: None }
+    }
 }
 
 impl std::fmt::Display for TrialName {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} [{}]", self.scenario, self.mode)
+        out.write_str(&with_mode(&self.scenario, self.mode))
     }
 }
 
@@ -56,9 +67,20 @@ pub struct Trial {
     pub root: PathBuf,
     /// The mode.
     pub mode: Mode,
+    /// Whether it is counted which code of objects under test is reached.
+    pub coverage: bool,
 }
 
+/// File of what was reached, below the folder of artefacts.
+pub const COVERAGE: &str = "coverage.json";
+
 impl Trial {
+    /// One scenario in one mode.
+    #[must_use]
+    pub fn new(found: Found, root: &Path, mode: Mode) -> Self {
+        Self { found, root: root.to_owned(), mode, coverage: false }
+    }
+
     /// All trials below `root`: one per scenario and mode, in order.
     ///
     /// # Errors
@@ -69,7 +91,7 @@ impl Trial {
             .into_iter()
             .flat_map(|found| {
                 let modes = found.scenario.modes.clone();
-                modes.into_iter().map(move |mode| Self { found: found.clone(), root: root.to_owned(), mode })
+                modes.into_iter().map(move |mode| Self::new(found.clone(), root, mode))
             })
             .collect())
     }
@@ -79,8 +101,9 @@ impl Trial {
     /// # Errors
     /// A scenario that cannot be read.
     pub fn named(root: &Path, name: &TrialName) -> Result<Option<Self>, super::ScenarioError> {
-        let found = super::find(root, &name.scenario)?.filter(|found| found.scenario.modes.contains(&name.mode));
-        Ok(found.map(|found| Self { found, root: root.to_owned(), mode: name.mode }))
+        let Some(mode) = name.mode else { return Ok(None) };
+        let found = super::find(root, &name.scenario)?.filter(|found| found.scenario.modes.contains(&mode));
+        Ok(found.map(|found| Self::new(found, root, mode)))
     }
 
     /// `family/behaviour [mode]`.
@@ -143,6 +166,7 @@ impl Trial {
     ) -> Result<Seen, RunError> {
         let plan = self.plan(artefacts)?;
         let mut document = run::run_with(Pool::shared(), &plan, stop, step)?;
+        self.keep_coverage(std::mem::take(&mut document.coverage), artefacts)?;
         // Where the repository lies says nothing about the run.
         document.capture.file =
             plan.capture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -163,6 +187,17 @@ impl Trial {
             });
         }
         Ok(Seen { document, text, failures })
+    }
+
+    fn keep_coverage(&self, programs: Vec<ProgramCoverage>, artefacts: &Path) -> Result<(), RunError> {
+        if programs.is_empty() {
+            return Ok(());
+        }
+        let path = artefacts.join(COVERAGE);
+        let text = coverage::render::json(&coverage::Report { programs });
+        std::fs::create_dir_all(artefacts)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|source| RunError::Artefact { path, source })
     }
 
     /// What must hold on the running kernel: a declared difference may replace single expectations.
@@ -207,6 +242,7 @@ impl Trial {
         let mut programs = self.found.scenario.programs.clone();
         for setup in &mut programs.objects {
             setup.object = self.found.folder.join(&setup.object);
+            setup.coverage = self.coverage;
             source::bring_up_to_date(&setup.object)?;
         }
         Ok(programs)

@@ -43,6 +43,9 @@ pub enum LoadError {
     /// The kernel's types are not to be had.
     #[error(transparent)]
     Types(#[from] BtfError),
+    /// Its reads of the clock cannot be replaced.
+    #[error("cannot give it a virtual clock: {0}")]
+    Clock(String),
     /// The verifier refused it.
     #[error("kernel {kernel} refused it: {error}\n{tail}")]
     Refused {
@@ -115,6 +118,11 @@ impl LoadedProgram {
 impl Code {
     /// Loads it.
     pub(super) fn load(&self, name: &str, target: Option<&str>) -> Result<LoadedProgram, LoadError> {
+        self.load_with_log(name, target).map(|(loaded, _)| loaded)
+    }
+
+    /// Loads it; the log is the verifier's, of statistics alone.
+    pub(super) fn load_with_log(&self, name: &str, target: Option<&str>) -> Result<(LoadedProgram, String), LoadError> {
         let target = target.or(self.target.as_deref());
         let btf_id = self.btf_id(target)?;
         let load = ProgramLoad {
@@ -130,14 +138,12 @@ impl Code {
         let mut log = vec![0_u8; SHORT_LOG];
         let (result, load_us) = timed(&load, sys::LOG_STATISTICS, &mut log);
         match result {
-            Ok(fd) => Ok(LoadedProgram {
-                name: name.to_owned(),
-                kind: self.kind,
-                target: target.map(str::to_owned),
-                statistics: Statistics::parse(&text(&log)).ok(),
-                load_us,
-                fd,
-            }),
+            Ok(fd) => {
+                let log = text(&log);
+                let statistics = Statistics::parse(&log).ok();
+                let (name, target) = (name.to_owned(), target.map(str::to_owned));
+                Ok((LoadedProgram { name, kind: self.kind, target, statistics, load_us, fd }, log))
+            }
             Err(source) => Err(refusal(&load, source)),
         }
     }

@@ -62,8 +62,10 @@ pub(super) fn prepare(name: &str, bytes: &[u8], elf: &Elf, options: &SubjectOpti
 fn settle(map: &mut LibbpfMap<'_>, elf: &Elf, options: &SubjectOptions) -> Result<(), crate::sys::LibbpfError> {
     map.unpin();
     let name = map_name(map);
-    if map.kind() == map_kind::RINGBUF {
-        map.clear_sizes()?;
+    match map.kind() {
+        map_kind::RINGBUF => map.set_sizes(0, 0)?,
+        map_kind::PERF_EVENT_ARRAY => map.set_sizes(4, 4)?,
+        _ => {}
     }
     if let Some((_, entries)) = options.max_entries.iter().find(|(of, _)| *of == name) {
         map.set_max_entries(*entries)?;

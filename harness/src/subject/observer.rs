@@ -1,6 +1,7 @@
 //! An object under test in a run: its programs attached, its maps filled before and read after, its events taken in.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +10,15 @@ use serde_json::Value;
 use super::packets::Packets;
 use super::place;
 use super::{Loader, Subject, SubjectError, SubjectOptions};
+use crate::coverage::{Counting, ProgramCoverage};
 use crate::hook::{Hook, HookKind};
-use crate::object::ObjectError;
+use crate::kernel::tracefs::Printed;
 use crate::object::elf::Elf;
-use crate::observation::{Observation, ProgramSeen, UnderTest};
+use crate::object::{Clock, ObjectError};
+use crate::observation::{Observation, ProgramSeen, UnderTest, VerdictCount};
 use crate::rows::{Aliases, DEFAULT_PAGES, Hints, MapRows, ReadOptions, Source, TypedEvents, TypedMap, encode_global};
 use crate::suite::{Attach, Loaded, Observer, Programs, WatchedHost};
-use crate::sys::{MapHandle, map_kind};
+use crate::sys::{self, MapHandle, map_kind};
 
 /// What a scenario says of an object under test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +49,13 @@ pub struct Setup {
     pub omit: Vec<String>,
     /// The library that makes the maps; by default the first that takes the object.
     pub loader: Option<Loader>,
+    /// Whether the kernel counts runs and time of the programs, and what programs print is kept: for a look, not for a
+    /// test, since both speak of the machine.
+    #[serde(skip)]
+    pub look: bool,
+    /// Whether it is counted which instructions and lines are reached.
+    #[serde(skip)]
+    pub coverage: bool,
 }
 
 /// One program of an object under test.
@@ -81,6 +91,10 @@ pub struct SubjectObserver {
     events: Vec<TypedEvents>,
     late: Vec<Late>,
     packets: Packets,
+    /// Held while the kernel counts.
+    statistics: Option<OwnedFd>,
+    printed: Option<Printed>,
+    notes: Vec<String>,
 }
 
 impl SubjectObserver {
@@ -89,7 +103,7 @@ impl SubjectObserver {
     ///
     /// # Errors
     /// [`SubjectError`]; a program, map, global, entry or hint that does not fit the object.
-    pub fn new(setup: &Setup, bytes: &[u8], name: &str) -> Result<Self, SubjectError> {
+    pub fn new(setup: &Setup, bytes: &[u8], name: &str, clock: Clock) -> Result<Self, SubjectError> {
         let elf = Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })?;
         let attaches = attaches(name, setup, &elf)?;
         let options = SubjectOptions {
@@ -97,6 +111,12 @@ impl SubjectObserver {
             globals: globals(name, setup, &elf)?,
             max_entries: setup.max_entries.iter().map(|(map, entries)| (map.clone(), *entries)).collect(),
             programs: wanted(&attaches, setup, &elf),
+            virtual_clock: clock == Clock::Virtual,
+            // Runs of test-run follow each other; on the wire they may overlap.
+            coverage: setup.coverage.then_some(match clock {
+                Clock::Virtual => Counting::Plain,
+                _ => Counting::Atomic,
+            }),
         };
         let subject = Subject::from_bytes(name, bytes, &options)?;
         Self::with_subject(subject, setup, attaches)
@@ -116,10 +136,45 @@ impl SubjectObserver {
             events: Vec::new(),
             late: Vec::new(),
             packets: Packets::default(),
+            statistics: None,
+            printed: None,
+            notes: Vec::new(),
         };
+        observer.look();
         observer.events = observer.open_events()?;
         observer.fill()?;
         Ok(observer)
+    }
+
+    fn look(&mut self) {
+        if !self.setup.look {
+            return;
+        }
+        match sys::enable_statistics() {
+            Ok(held) => self.statistics = Some(held),
+            Err(error) => {
+                self.notes.push(format!("runs and their time are not known: the kernel does not count: {error}"))
+            }
+        }
+        match Printed::listen() {
+            Ok(printed) => self.printed = Some(printed),
+            Err(error) => self.notes.push(format!("what programs print is not known: no tracer: {error}")),
+        }
+    }
+
+    fn seen(&self, attach: &Attach, verdicts: &mut BTreeMap<String, Vec<VerdictCount>>) -> ProgramSeen {
+        let loaded = self.subject.loaded().find(|(name, _)| *name == attach.program);
+        let counted = loaded.filter(|_| self.statistics.is_some());
+        // A program that another calls, as the lab's own calls XDP programs on the wire, is not counted by the kernel.
+        let counted =
+            counted.and_then(|(_, program)| sys::program_runs(program.as_fd()).ok()).filter(|(runs, _)| *runs > 0);
+        ProgramSeen {
+            program: attach.program.clone(),
+            hook: attach.hook.to_string(),
+            verdicts: verdicts.remove(&attach.program).unwrap_or_default(),
+            runs: counted.map(|(runs, _)| runs),
+            mean_ns: counted.and_then(|(runs, ns)| ns.checked_div(runs)),
+        }
     }
 
     /// The object.
@@ -379,7 +434,6 @@ impl Programs for Subject {
     }
 
     fn load(&mut self, program: &str, target: Option<&str>) -> Result<Loaded, ObjectError> {
-        use std::os::fd::AsFd as _;
         let loaded = self.load_program(program, target).map_err(Box::new)?;
         let fd = loaded.as_fd().try_clone_to_owned().map_err(|source| ObjectError::Map {
             object: self.name().to_owned(),
@@ -399,8 +453,16 @@ impl Observer for SubjectObserver {
         &mut self.subject
     }
 
-    /// An object under test reads the kernel's clock.
-    fn set_clock(&self, _time_ns: u64) {}
+    fn set_clock(&self, time_ns: u64) {
+        self.subject.set_clock(time_ns);
+    }
+
+    fn coverage(&self) -> Vec<Result<ProgramCoverage, String>> {
+        let named = |(program, covered): (&str, Result<ProgramCoverage, String>)| {
+            covered.map_err(|why| format!("program {program} of object {} is not covered: {why}", self.subject.name()))
+        };
+        self.subject.coverage().map(named).collect()
+    }
 
     fn changes_packets(&self) -> bool {
         true
@@ -425,6 +487,7 @@ impl Observer for SubjectObserver {
         self.events.iter_mut().for_each(|events| {
             events.drain();
         });
+        self.printed.iter_mut().for_each(Printed::drain);
         Ok(())
     }
 
@@ -440,21 +503,16 @@ impl Observer for SubjectObserver {
         }
         let packets = std::mem::take(&mut self.packets);
         let (mut verdicts, changes) = packets.finish();
-        let programs = self.attaches.iter().map(|attach| ProgramSeen {
-            program: attach.program.clone(),
-            hook: attach.hook.to_string(),
-            verdicts: verdicts.remove(&attach.program).unwrap_or_default(),
-            runs: None,
-            mean_ns: None,
-        });
+        let programs = self.attaches.iter().map(|attach| self.seen(attach, &mut verdicts)).collect();
         observation.objects.push(UnderTest {
             object: self.subject.name().to_owned(),
             loader: self.subject.loader().to_string(),
-            programs: programs.collect(),
+            programs,
             changes,
             maps,
             events,
-            printed: Vec::new(),
+            printed: self.printed.take().map(Printed::finish).unwrap_or_default(),
+            notes: std::mem::take(&mut self.notes),
         });
         Ok(())
     }

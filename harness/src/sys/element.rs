@@ -283,7 +283,7 @@ impl Batches<'_> {
     ///
     /// # Errors
     /// The kernel's: `EINVAL` or `ENOTSUPP` (524) where it knows no batches for this kind of map.
-    pub fn next(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
+    pub fn read(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
         while !self.ended {
             let mut attr = BatchAttr {
                 in_batch: if self.started { self.token.as_ptr() as u64 } else { 0 },

@@ -203,15 +203,15 @@ impl LibbpfMap<'_> {
         LibbpfError::of(unsafe { raw::bpf_map__set_max_entries(self.0.as_ptr(), entries) })
     }
 
-    /// Takes key and value sizes from a map that the kernel wants without: cilium/ebpf lets a ring buffer name the type
-    /// of its events, which libbpf takes for the size of elements.
+    /// Sets the sizes of key and value to those that the kernel wants of such a map: cilium/ebpf lets rings name the type
+    /// of their events, which libbpf takes for the size of elements.
     ///
     /// # Errors
     /// What libbpf says.
-    pub fn clear_sizes(&self) -> Result<(), LibbpfError> {
+    pub fn set_sizes(&self, key: u32, value: u32) -> Result<(), LibbpfError> {
         SAID.take();
-        LibbpfError::of(unsafe { raw::bpf_map__set_key_size(self.0.as_ptr(), 0) })?;
-        LibbpfError::of(unsafe { raw::bpf_map__set_value_size(self.0.as_ptr(), 0) })
+        LibbpfError::of(unsafe { raw::bpf_map__set_key_size(self.0.as_ptr(), key) })?;
+        LibbpfError::of(unsafe { raw::bpf_map__set_value_size(self.0.as_ptr(), value) })
     }
 
     /// Keeps the map out of the BPF file system, whatever the object says.

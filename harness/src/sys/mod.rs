@@ -14,13 +14,16 @@ mod load;
 mod machine;
 mod map;
 mod memory;
+mod mount;
 mod packet;
+mod statistics;
 mod thread;
 
 use std::io;
 
 pub use attach::{
-    PerfEvent, TcDirection, TcFilter, attach_perf_event, attach_socket_filter, link_to_descriptor, open_raw_tracepoint,
+    PerfEvent, TcDirection, TcFilter, TcxPosition, attach_perf_event, attach_socket_filter, link_tcx,
+    link_to_descriptor, open_raw_tracepoint,
 };
 pub use bpf::{
     ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, open_kprobe, test_run, test_run_live,
@@ -36,7 +39,9 @@ pub use load::{InstructionRecords, LOG_STATISTICS, ProgramLoad, load_btf, load_p
 pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
 pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
+pub use mount::with_private_mount;
 pub use packet::{SEND_BATCH, packet_sender, send_frames, set_receive_buffer};
+pub use statistics::{enable_statistics, program_runs};
 pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs};
 
 /// The error of a system call that returned a negative number.

@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
+use super::child::{self, Streams};
+use super::protocol::{Ending, GuestCommand, Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
+use super::test_binary;
 use crate::kernel::probe::Build;
 use crate::record::{Outcome, Record};
 use crate::scenario::judge::{self, judge_on};
@@ -34,7 +36,7 @@ pub enum GuestError {
     Write(#[from] std::io::Error),
 }
 
-/// Runs the trials of the request in file `path` and writes messages to `out`.
+/// Runs the command and the trials of the request in file `path` and writes messages to `out`.
 ///
 /// # Errors
 /// See [`GuestError`]; what goes wrong in a trial is in its record.
@@ -46,6 +48,10 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     Message::Hello { version: PROTOCOL_VERSION, kernel: judge::kernel_summary() }.write(out)?;
     if request.costs {
         Message::Costs { programs: costs() }.write(out)?;
+    }
+    if let Some(command) = &request.command {
+        let ending = execute(command, out)?;
+        Message::Ended { ending }.write(out)?;
     }
     let mut records = 0;
     for name in &request.trials {
@@ -64,7 +70,18 @@ pub fn serve(path: &Path, out: &mut dyn Write) -> Result<(), GuestError> {
     Ok(())
 }
 
+/// Runs a command and sends what it writes as it comes.
+fn execute(command: &GuestCommand, out: &mut dyn Write) -> Result<Ending, GuestError> {
+    let ending = child::run(command, Streams::Apart, &mut |stream, bytes| {
+        Message::Output { stream, content: BASE64_STANDARD.encode(bytes) }.write(out)
+    });
+    Ok(ending?)
+}
+
 fn run(name: &TrialName, request: &Request) -> Record {
+    if name.mode.is_none() {
+        return test_binary::run(name, &request.binaries, judge::kernel_summary());
+    }
     let not_run = |why: String| {
         let mut record = Record::new(&name.scenario, name.mode, judge::kernel_summary());
         record.reasons.push(why);
@@ -75,7 +92,7 @@ fn run(name: &TrialName, request: &Request) -> Record {
         Ok(None) => return not_run("the guest does not find the scenario".to_owned()),
         Err(error) => return not_run(crate::error::chain(&error)),
     };
-    let folder = request.artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), name.mode));
+    let folder = request.artefacts.join(format!("{}-{}", name.scenario.replace('/', "-"), trial.mode));
     let record = judge_on(Build::Listed(&request.lacks), &trial, &folder, &AtomicBool::new(false));
     if matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {
         let _ = std::fs::remove_dir_all(folder);

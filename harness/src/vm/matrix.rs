@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::kernels::Image;
 use super::kvm::{self, Acceleration};
-use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TrialName};
+use super::protocol::{Message, Mishap, PROTOCOL_VERSION, Request, TestBinary, TrialName};
 use super::runner::{Runner, RunnerError, Setting};
 use super::supervise::{Guest, Life, Limits, supervise};
 use crate::kernel::probe::Lacks;
@@ -44,6 +44,8 @@ pub struct Options {
     pub setting: Setting,
     /// How long they may be silent.
     pub limits: Limits,
+    /// Test binaries that trials name.
+    pub binaries: Vec<TestBinary>,
     /// Whether verifier costs are measured.
     pub costs: bool,
     /// Where each guest's files are kept: request, console, messages, artefacts of failed trials.
@@ -218,6 +220,7 @@ impl Guests<'_> {
         let request = Request {
             version: PROTOCOL_VERSION,
             trials: left.to_vec(),
+            binaries: self.options.binaries.clone(),
             lacks: self.lacks.clone(),
             costs: self.options.costs && is_first,
             mishap: self.options.mishap.filter(|_| is_first),
@@ -241,7 +244,7 @@ impl Guests<'_> {
             Message::Started { trial } => (self.tell)(Step::Trial(trial)),
             Message::Record { record } => (self.tell)(Step::Record(record)),
             Message::Artefact { folder: of, name, content } => keep_artefact(&folder, of, name, content),
-            Message::Costs { .. } | Message::Done { .. } => {}
+            Message::Costs { .. } | Message::Output { .. } | Message::Ended { .. } | Message::Done { .. } => {}
         }))
     }
 

@@ -3,6 +3,7 @@
 //! The messages are a stream, so that a guest that dies has told all it knew; the last one says how many records there
 //! were. A stream without it is a failure, whatever it held.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use crate::report::KernelSummary;
 pub use crate::scenario::trial::TrialName;
 
 /// Version of both directions; lab and guest are the same binary, so another one is a mistake of the set-up.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What a guest is to do. Paths are the guest's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,14 +23,20 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub struct Request {
     /// [`PROTOCOL_VERSION`].
     pub version: u32,
-    /// Folder of the scenarios.
+    /// Folder of the scenarios; empty if there are none.
     pub scenarios: PathBuf,
     /// Where failed trials leave what they offered and received.
     pub artefacts: PathBuf,
     /// Whether artefacts are sent as messages, because nobody sees the guest's folders.
     pub send_artefacts: bool,
-    /// The trials, in their order.
+    /// The trials, in their order: scenarios, and tests of [`Self::binaries`].
     pub trials: Vec<TrialName>,
+    /// Test binaries that trials name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binaries: Vec<TestBinary>,
+    /// A command to run before the trials, most often in place of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<GuestCommand>,
     /// Features that the kernel was built without, as the list of kernels says; it must have all others.
     pub lacks: Lacks,
     /// Whether the verifier cost of the suite's programs is measured first.
@@ -41,6 +48,56 @@ pub struct Request {
     /// A mishap to bring about, for the lab's own tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mishap: Option<Mishap>,
+}
+
+/// A command as a guest runs it: as root, with nothing to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestCommand {
+    /// The program, absolute.
+    pub program: PathBuf,
+    /// What it is called with.
+    pub arguments: Vec<OsString>,
+    /// Its whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Its working folder, absolute.
+    pub folder: PathBuf,
+    /// After so many milliseconds it is killed.
+    pub limit_ms: u64,
+}
+
+/// A program that answers to the options of Rust's test harness.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestBinary {
+    /// What stands before the slash in the names of its tests; no other binary of the request has it.
+    pub name: String,
+    /// How it is called, but for the options that choose a test; the limit is each test's.
+    pub command: GuestCommand,
+}
+
+/// Where a command writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// It was killed when its time was over.
+    TimedOut,
+    /// There is no such program, or it needs an interpreter that is not there.
+    NotFound(String),
+    /// It could not be started for another reason.
+    NotStarted(String),
 }
 
 /// Mishaps that a guest can be made to suffer, after its first record.
@@ -82,6 +139,18 @@ pub enum Message {
     Record {
         /// How.
         record: Box<Record>,
+    },
+    /// The command wrote something.
+    Output {
+        /// Where to.
+        stream: Stream,
+        /// What, base64.
+        content: String,
+    },
+    /// The command ended.
+    Ended {
+        /// How.
+        ending: Ending,
     },
     /// A file that a failed trial left.
     Artefact {
@@ -165,7 +234,7 @@ mod tests {
     #[test]
     fn messages_are_cut_from_a_stream_wherever_it_is_torn() {
         let mut stream = Vec::new();
-        let trial = TrialName { scenario: "dns/answers".to_owned(), mode: Mode::Wire };
+        let trial = TrialName { scenario: "dns/answers".to_owned(), mode: Some(Mode::Wire) };
         Message::Started { trial }.write(&mut stream).unwrap();
         Message::Done { records: 1 }.write(&mut stream).unwrap();
         for cut in 0..stream.len() {
@@ -177,6 +246,22 @@ mod tests {
             }
             assert!(matches!(&seen[..], [Message::Started { .. }, Message::Done { records: 1 }]), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn commands_keep_every_byte_in_one_line() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let command = GuestCommand {
+            program: "/bin/true".into(),
+            arguments: vec![OsString::from_vec(b"a\xff\n'\"".to_vec()), OsString::new()],
+            environment: vec![("NAME".into(), OsString::from_vec(vec![0xfe]))],
+            folder: "/".into(),
+            limit_ms: 1,
+        };
+        let request = Request { version: PROTOCOL_VERSION, command: Some(command), ..Request::default() };
+        let text = serde_json::to_string(&request).unwrap();
+        assert!(!text.contains('\n'));
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Ways of running a guest. Each starts one and hands over its streams; everything else is common to them.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,25 +39,35 @@ impl std::fmt::Display for Runner {
 pub struct Setting {
     /// Memory of each guest, MiB.
     pub memory_mib: u32,
+    /// Processors of each guest.
+    pub cpus: NonZero<u32>,
     /// How they run.
     pub acceleration: Acceleration,
     /// The binary that runs in the guest: this one.
     pub binary: PathBuf,
-    /// Folder of the scenarios, absolute.
-    pub scenarios: PathBuf,
+    /// Folder of the scenarios, absolute, if there are any.
+    pub scenarios: Option<PathBuf>,
+    /// Folders that guests must see, absolute.
+    pub shown: Vec<PathBuf>,
+    /// A folder that a guest may write to, absolute; the `vng` runner alone has it.
+    pub share: Option<PathBuf>,
     /// The lab's cache.
     pub cache: PathBuf,
     /// The disk that guests find the run's files on, if the runner needs one: see [`Runner::prepare`].
     pub payload: Option<Arc<TempPath>>,
 }
 
-/// What trials need beside the folder of the scenarios.
+/// What trials or a command need beside the folder of the scenarios.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
-    /// Files, absolute.
+    /// Files and folders with all that is in them, absolute.
     pub files: Vec<PathBuf>,
-    /// Programs, by name.
+    /// Programs that must be there, absolute.
+    pub programs: Vec<PathBuf>,
+    /// Programs that are there if this machine has them, by name.
     pub tools: Vec<String>,
+    /// Folders that must be there, empty if nothing else puts a file into them; absolute.
+    pub folders: Vec<PathBuf>,
 }
 
 impl Needs {
@@ -69,7 +80,7 @@ impl Needs {
         let files = captures.chain(objects).collect();
         let required = trials.iter().flat_map(|trial| &trial.found.scenario.requires);
         let tools = required.filter_map(Requirement::tool).map(str::to_owned);
-        Self { files, tools: tools.collect() }
+        Self { files, tools: tools.collect(), ..Self::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::console::Console;
 use super::process::ProcessGroup;
-use super::protocol::{Lines, Message, PROTOCOL_VERSION, TrialName};
+use super::protocol::{Ending, Lines, Message, PROTOCOL_VERSION, TrialName};
 use crate::record::{FailureKind, GuestFailure, GuestTimes, Outcome, ProgramCost, Record};
 
 /// How often the guest's streams are looked at.
@@ -50,6 +50,8 @@ pub struct Life {
     pub records: Vec<Record>,
     /// Verifier costs, if they were asked for.
     pub costs: Vec<ProgramCost>,
+    /// How the command ended, if there was one and it did.
+    pub ending: Option<Ending>,
     /// What went wrong with the guest itself.
     pub failures: Vec<GuestFailure>,
     /// The trial that was running when it ended.
@@ -214,7 +216,8 @@ impl Watch {
             }
             Message::Costs { programs } => self.life.costs = programs,
             // Whoever listens keeps it.
-            Message::Artefact { .. } => {}
+            Message::Artefact { .. } | Message::Output { .. } => {}
+            Message::Ended { ending } => self.life.ending = Some(ending),
             Message::Started { trial } => {
                 self.first_started.get_or_insert_with(|| trial.clone());
                 self.running = Some(trial);
@@ -324,7 +327,7 @@ mod tests {
     }
 
     fn started() -> String {
-        line(&Message::Started { trial: TrialName { scenario: "dns/answers".to_owned(), mode: Mode::Wire } })
+        line(&Message::Started { trial: TrialName { scenario: "dns/answers".to_owned(), mode: Some(Mode::Wire) } })
     }
 
     fn record() -> String {

@@ -3,6 +3,7 @@
 //! Every command runs in a working directory of its own, so the tests do not meet each other.
 
 mod capture_input;
+mod exec;
 mod hostile;
 mod kernels;
 mod machine;

@@ -42,7 +42,7 @@ fn unsupported(test: &str, lack: &str) {
 }
 
 /// What guests need and this machine lacks.
-fn guests_lack(test: &str) -> Option<String> {
+pub fn guests_lack(test: &str) -> Option<String> {
     let lack = Runner::Vng.check().and_then(|()| Runner::Fast.check()).err().map(|error| error.to_string());
     if let Some(lack) = &lack {
         unsupported(test, lack);
@@ -136,7 +136,7 @@ fn a_kernel_that_cannot_be_had_is_a_lab_failure_with_all_its_trials() {
 }
 
 /// The oldest kernel of the repository's list that is in the cache, called `old`, as an entry for a list.
-fn oldest_kernel(test: &str) -> Option<String> {
+pub fn oldest_kernel(test: &str) -> Option<String> {
     if guests_lack(test).is_some() {
         return None;
     }
@@ -178,7 +178,7 @@ fn suffer(entry: &str, mishap: &str, scenarios: &[&str]) -> Value {
     old.clone()
 }
 
-fn results(kernel: &Value) -> Vec<&str> {
+pub fn results(kernel: &Value) -> Vec<&str> {
     kernel["records"].as_array().unwrap().iter().map(|record| record["result"].as_str().unwrap()).collect()
 }
 

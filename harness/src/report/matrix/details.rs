@@ -73,9 +73,11 @@ fn reasons<'a>(cell: &Cell<'a>) -> Vec<&'a str> {
     guest.into_iter().chain(cell.reasons().iter().map(String::as_str)).collect()
 }
 
-/// A reason why trials are unsupported.
+/// A reason why trials are unsupported, or skipped.
 #[derive(Clone, Debug)]
 pub struct Lack<'a> {
+    /// [`Outcome::Unsupported`] or [`Outcome::Skipped`].
+    pub outcome: Outcome,
     /// The reason.
     pub reason: &'a str,
     /// The trials, by row.
@@ -84,21 +86,22 @@ pub struct Lack<'a> {
     pub columns: BTreeMap<usize, usize>,
 }
 
-/// Each reason why a trial is unsupported, once.
+/// Each reason why a trial is unsupported or skipped, once; the latter last.
 #[must_use]
 pub fn lacks<'a>(grid: &Grid<'a>) -> Vec<Lack<'a>> {
     let mut lacks: Vec<Lack<'a>> = Vec::new();
     for (row, trial) in grid.rows.iter().enumerate() {
         for (column, cell) in trial.cells.iter().enumerate() {
-            if cell.outcome() != Some(Outcome::Unsupported) {
-                continue;
-            }
+            let Some(outcome @ (Outcome::Unsupported | Outcome::Skipped)) = cell.outcome() else { continue };
             let unnamed: &[&str] = if cell.reasons().is_empty() { &["no reason given"] } else { &[] };
             for reason in cell.reasons().iter().map(String::as_str).chain(unnamed.iter().copied()) {
-                let place = lacks.iter().position(|lack| lack.reason == reason).unwrap_or_else(|| {
-                    lacks.push(Lack { reason, rows: Vec::new(), columns: BTreeMap::new() });
-                    lacks.len() - 1
-                });
+                let place = lacks
+                    .iter()
+                    .position(|lack| (lack.outcome, lack.reason) == (outcome, reason))
+                    .unwrap_or_else(|| {
+                        lacks.push(Lack { outcome, reason, rows: Vec::new(), columns: BTreeMap::new() });
+                        lacks.len() - 1
+                    });
                 let lack = &mut lacks[place];
                 *lack.columns.entry(column).or_default() += 1;
                 if lack.rows.last() != Some(&row) {
@@ -107,6 +110,7 @@ pub fn lacks<'a>(grid: &Grid<'a>) -> Vec<Lack<'a>> {
             }
         }
     }
+    lacks.sort_by_key(|lack| lack.outcome);
     lacks
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::record::{GuestFailure, KernelRun, Matrix, Outcome, Record};
+use crate::record::{GuestFailure, KernelRun, Matrix, Outcome, Record, with_mode};
 use crate::scenario::Mode;
 
 /// Trials down, kernels across.
@@ -26,10 +26,10 @@ pub struct Column<'a> {
 /// One trial on every kernel.
 #[derive(Clone, Debug)]
 pub struct Row<'a> {
-    /// `family/behaviour`.
+    /// `family/behaviour`; of a test `BINARY/NAME`.
     pub scenario: &'a str,
-    /// The mode.
-    pub mode: Mode,
+    /// The mode; a test has none.
+    pub mode: Option<Mode>,
     /// One cell per kernel.
     pub cells: Vec<Cell<'a>>,
 }
@@ -38,7 +38,7 @@ impl<'a> Row<'a> {
     /// `family/behaviour [mode]`.
     #[must_use]
     pub fn trial(&self) -> String {
-        format!("{} [{}]", self.scenario, self.mode)
+        with_mode(self.scenario, self.mode)
     }
 
     /// What stands before the first slash; all of the name if there is none.
@@ -47,11 +47,11 @@ impl<'a> Row<'a> {
         self.scenario.split_once('/').map_or(self.scenario, |(family, _)| family)
     }
 
-    /// What stands behind the family, with the mode.
+    /// What stands behind the family, with the mode if there is one.
     #[must_use]
     pub fn behaviour(&self) -> String {
         let behaviour = self.scenario.split_once('/').map_or(self.scenario, |(_, behaviour)| behaviour);
-        format!("{behaviour} [{}]", self.mode)
+        with_mode(behaviour, self.mode)
     }
 }
 
@@ -70,7 +70,7 @@ impl<'a> Cell<'a> {
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         match (self.record.map(|record| record.result), self.failure) {
-            (None | Some(Outcome::Passed | Outcome::Differs | Outcome::Unsupported), Some(_)) => {
+            (None | Some(Outcome::Passed | Outcome::Differs | Outcome::Unsupported | Outcome::Skipped), Some(_)) => {
                 Some(Outcome::LabFailure)
             }
             (outcome, _) => outcome,
@@ -118,7 +118,7 @@ impl<'a> Grid<'a> {
     #[must_use]
     pub fn new(matrix: &'a Matrix) -> Self {
         let mut rows: Vec<Row<'a>> = Vec::new();
-        let mut index: HashMap<(&str, Mode), usize> = HashMap::new();
+        let mut index: HashMap<(&str, Option<Mode>), usize> = HashMap::new();
         // The kernel with most records knows the order best: of one whose guest ended early, trials are missing between.
         let mut runs: Vec<(usize, &KernelRun)> = matrix.kernels.iter().enumerate().collect();
         runs.sort_by_key(|(_, run)| std::cmp::Reverse(run.records.len()));
@@ -160,6 +160,12 @@ impl<'a> Grid<'a> {
         counts
     }
 
+    /// The outcomes that tables have a column for: most results have no skipped trial, and need none for them.
+    pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        let skipped = self.totals().of(Outcome::Skipped) > 0;
+        Outcome::ALL.into_iter().filter(move |outcome| *outcome != Outcome::Skipped || skipped)
+    }
+
     /// Names of the kernels in `columns`.
     #[must_use]
     pub fn names(&self, columns: &[usize]) -> Vec<&'a str> {
@@ -181,7 +187,7 @@ impl<'a> Grid<'a> {
 /// How bad an outcome is, for a trial that has two records on one kernel.
 fn severity(outcome: Outcome) -> u8 {
     match outcome {
-        Outcome::Unsupported => 0,
+        Outcome::Unsupported | Outcome::Skipped => 0,
         Outcome::Passed => 1,
         Outcome::Differs => 2,
         Outcome::LabFailure => 3,
@@ -238,6 +244,27 @@ mod tests {
         let totals = grid.totals();
         assert_eq!((totals.of(Passed), totals.judged(), totals.missing), (11, 15, 1));
         assert_eq!(grid.columns[0].counts.of(Unsupported), 1);
+    }
+
+    #[test]
+    fn a_test_has_no_mode_and_one_that_is_skipped_a_column_of_its_own() {
+        let mut matrix = sample::matrix();
+        assert_eq!(Grid::new(&matrix).outcomes().count(), Outcome::ALL.len() - 1);
+        let kernel = matrix.kernels[0].records[0].kernel.clone();
+        let mut record = Record::new("wire/tests::asks [twice]", None, kernel);
+        record.result = Outcome::Skipped;
+        record.reasons = vec!["ignored: takes long".to_owned()];
+        matrix.kernels[0].records.push(record);
+        let grid = Grid::new(&matrix);
+        let row = grid.rows.iter().find(|row| row.family() == "wire").unwrap();
+        assert_eq!((row.trial(), row.behaviour()), ("wire/tests::asks [twice]".into(), "tests::asks [twice]".into()));
+        assert_eq!((row.cells[0].outcome(), grid.totals().of(Outcome::Skipped)), (Some(Outcome::Skipped), 1));
+        assert_eq!(grid.totals().judged(), 15, "as without it");
+        assert_eq!(grid.outcomes().count(), Outcome::ALL.len());
+        let page = crate::report::matrix::terminal::render(&matrix, Default::default());
+        assert!(page.contains("\nSkipped\n  ignored: takes long\n") && page.contains("1 skipped"), "{page}");
+        let xml = crate::report::matrix::junit::render(&matrix);
+        assert!(xml.contains("<skipped message=\"ignored: takes long\"/>"));
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn verdict(cell: &Cell<'_>) -> Verdict {
     match cell.outcome() {
         Some(Outcome::Passed | Outcome::Differs) => Verdict::Passed,
         Some(Outcome::Failed) => Verdict::Failure("failed", reasons()),
-        Some(Outcome::Unsupported) => Verdict::Skipped(cell.reasons().join("; ")),
+        Some(Outcome::Unsupported | Outcome::Skipped) => Verdict::Skipped(cell.reasons().join("; ")),
         Some(Outcome::LabFailure) => match cell.failure {
             Some(failure) => Verdict::Error(failure.kind.text(), format!("{}\n{}", guest_text(failure), reasons())),
             None => Verdict::Error("lab failure", reasons()),

@@ -78,7 +78,7 @@ pub fn merge(parts: Vec<Matrix>) -> Result<Matrix, MergeError> {
 /// Adds what `run` knows to `into`, which is the same kernel.
 fn join(into: &mut KernelRun, run: KernelRun) -> Result<(), MergeError> {
     same_kernel(into, &run)?;
-    let known: HashMap<(String, Mode), usize> = into
+    let known: HashMap<(String, Option<Mode>), usize> = into
         .records
         .iter()
         .enumerate()

@@ -7,13 +7,17 @@ use crate::rows::{EventRows, MapRows, render, render_events};
 /// One object: what its programs decided and changed, its maps, its events, what it printed.
 pub(super) fn section(page: &mut Page, object: &UnderTest) {
     page.heading(&format!("Object {}", object.object), &format!("maps made by {}", object.loader));
+    object.notes.iter().for_each(|note| {
+        let note = page.warn(note);
+        page.line(format!("  {note}"));
+    });
     programs(page, object);
     object.changes.iter().for_each(|change| changed(page, change));
     object.maps.iter().for_each(|map| rows(page, map));
     object.events.iter().for_each(|ring| events(page, ring));
     if !object.printed.is_empty() {
         page.line("");
-        page.line("  printed");
+        page.line(format!("  printed by programs, {} lines", object.printed.len()));
         let shown = object.printed.len().min(page.layout.rows);
         object.printed[..shown].iter().for_each(|line| page.line(format!("    {line}")));
         more(page, object.printed.len() - shown);

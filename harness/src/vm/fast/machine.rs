@@ -73,11 +73,10 @@ pub fn socket(folder: &TempDir) -> PathBuf {
 /// What is the same whatever the files are; part of a saved state's key.
 pub fn fixed(setting: &Setting) -> Vec<String> {
     let mut fixed: Vec<String> =
-        ["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35,memory-backend=ram", "-smp", "1"]
-            .map(str::to_owned)
-            .to_vec();
+        ["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35,memory-backend=ram"].map(str::to_owned).to_vec();
     let acceleration = &setting.acceleration;
     for (option, value) in [
+        ("-smp", setting.cpus.to_string()),
         ("-accel", acceleration.name().to_owned()),
         ("-cpu", acceleration.processor().to_owned()),
         ("-m", setting.memory_mib.to_string()),

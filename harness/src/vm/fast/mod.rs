@@ -49,7 +49,7 @@ pub(super) fn start(
     let saved = Saved::ensure(image, setting, folder, stop)?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let request = Request {
-        scenarios: setting.scenarios.clone(),
+        scenarios: setting.scenarios.clone().unwrap_or_default(),
         artefacts: ARTEFACTS.into(),
         send_artefacts: true,
         time_ns: u64::try_from(since_epoch.as_nanos()).ok(),

@@ -1,6 +1,7 @@
 //! What a run brings along, as a file system on a disk: each file under the path that it has here.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -33,10 +34,21 @@ pub fn build(setting: &Setting, needs: &Needs, folder: &Path) -> Result<TempPath
             files.insert(tool);
         }
     }
-    files.extend(needs.files.iter().map(|file| plain(file)));
-    walk(&setting.scenarios, &mut files)?;
+    for program in &needs.programs {
+        files.extend(with_interpreters(program)?);
+    }
+    for file in needs.files.iter().map(|file| plain(file)) {
+        if file.is_dir() { walk(&file, &mut files)? } else { files.extend([file]) }
+    }
+    if let Some(scenarios) = &setting.scenarios {
+        walk(scenarios, &mut files)?;
+    }
     for file in &files {
         stage(file, staged.path())?;
+    }
+    for folder in &needs.folders {
+        let folder = below(staged.path(), folder);
+        std::fs::create_dir_all(&folder).map_err(failed(&folder))?;
     }
     let image = TempPath::try_from_path(std::path::absolute(folder.join("payload.img")).map_err(failed(folder))?);
     let image = image.map_err(failed(folder))?;
@@ -69,6 +81,32 @@ pub fn libraries(program: &Path) -> Result<Vec<PathBuf>, RunnerError> {
     Ok(text.lines().filter_map(path).collect())
 }
 
+/// A program with its libraries, or a script with its interpreter, and that one's.
+fn with_interpreters(program: &Path) -> Result<Vec<PathBuf>, RunnerError> {
+    let mut files = vec![program.to_owned()];
+    files.extend(libraries(program)?);
+    for interpreter in interpreters(program) {
+        files.extend(libraries(&interpreter)?);
+        files.push(interpreter);
+    }
+    Ok(files)
+}
+
+/// What the first line of a script calls; with `env` also what that calls. Nothing for other files.
+fn interpreters(program: &Path) -> Vec<PathBuf> {
+    /// The kernel reads no more of a first line (`include/uapi/linux/binfmts.h`).
+    const BINPRM_BUF_SIZE: u64 = 256;
+    let mut start = Vec::new();
+    let read = std::fs::File::open(program).and_then(|file| file.take(BINPRM_BUF_SIZE).read_to_end(&mut start));
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Some(line) = line.strip_prefix(b"#!").filter(|_| read.is_ok()) else { return Vec::new() };
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_whitespace();
+    let Some(interpreter) = words.next().map(PathBuf::from).filter(|path| path.exists()) else { return Vec::new() };
+    let called = words.find(|word| !word.starts_with('-')).filter(|_| interpreter.ends_with("env"));
+    [interpreter].into_iter().chain(called.and_then(tools::find)).collect()
+}
+
 /// All files at and below `folder`.
 fn walk(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), RunnerError> {
     for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
@@ -84,7 +122,7 @@ fn walk(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), RunnerError>
 
 /// Puts `file` below `root`, under its own path.
 fn stage(file: &Path, root: &Path) -> Result<(), RunnerError> {
-    let to = root.join(file.strip_prefix("/").unwrap_or(file));
+    let to = below(root, file);
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder).map_err(failed(folder))?;
     }
@@ -94,6 +132,11 @@ fn stage(file: &Path, root: &Path) -> Result<(), RunnerError> {
         std::fs::copy(&real, &to).map_err(failed(file))?;
     }
     Ok(())
+}
+
+/// `path`, which is absolute, below `root`.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The path without `..`, which a guest could only follow if all that is on the way were there.
@@ -107,4 +150,25 @@ fn plain(path: &Path) -> PathBuf {
         }
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_bring_their_interpreters() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = |text: &[u8]| {
+            let path = folder.path().join("script");
+            std::fs::write(&path, text).unwrap();
+            interpreters(&path)
+        };
+        assert_eq!(script(b"#!/bin/sh -e\ntrue\n"), [Path::new("/bin/sh")]);
+        assert_eq!(script(b"#! /usr/bin/env -S sh -e\n")[1].file_name(), Some("sh".as_ref()));
+        for other in [&b""[..], b"#!", b"#!\xff\n", b"#!/no/such\n", b"\x7fELF\x02#!/bin/sh\n"] {
+            assert!(script(other).is_empty(), "{other:?}");
+        }
+        assert!(interpreters(&folder.path().join("nowhere")).is_empty());
+    }
 }

@@ -111,6 +111,16 @@ impl KernelList {
         Self::parse(path, &text).map_err(KernelError::List)
     }
 
+    /// The list that this binary was built with.
+    ///
+    /// # Panics
+    /// Never: the tests read it.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let name = Path::new("vm/kernels.toml");
+        Self::parse(name, include_str!("../../../../vm/kernels.toml")).expect("the list is tested")
+    }
+
     fn parse(path: &Path, text: &str) -> Result<Self, Complaint> {
         let file: File = toml::from_str(text).map_err(|error| hint::explain(path, text, &error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -249,6 +259,11 @@ fn upstream(version: String) -> Result<Source, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_this_binary_is_one() {
+        assert!(KernelList::built_in().named("6.1").is_ok());
+    }
 
     fn parse(text: &str) -> Result<KernelList, String> {
         KernelList::parse(Path::new("vm/kernels.toml"), text).map_err(|error| error.to_string())

@@ -8,8 +8,9 @@ use std::path::Path;
 use super::{Attached, Named, attach_tcx, attach_traced, load};
 use crate::cgroup::OwnGroup;
 use crate::hook::{Hook, HookKind};
+use crate::kernel::tracefs;
 use crate::suite::Programs;
-use crate::sys::{self, PerfEvent, TcDirection};
+use crate::sys::{self, PerfEvent, TcDirection, TcxPosition};
 use crate::topology::Network;
 use crate::wire::WireError;
 use crate::wire::place::{Place, Port};
@@ -43,16 +44,15 @@ pub(super) fn attach(
             Ok(vec![attach_traced(named, &hook.to_string())?])
         }
         HookKind::RawTracepoint => one(name(needs_place()?).and_then(|name| sys::open_raw_tracepoint(named.fd, &name))),
-        HookKind::Tracepoint => {
-            one(tracepoint(needs_place()?).and_then(|id| sys::attach_perf_event(named.fd, PerfEvent::Tracepoint(id))))
-        }
+        HookKind::Tracepoint => one(tracefs::tracepoint(needs_place()?)
+            .and_then(|id| sys::attach_perf_event(named.fd, PerfEvent::Tracepoint(id)))),
         HookKind::Kprobe | HookKind::Kretprobe => one(kprobe(named, needs_place()?, hook.kind == HookKind::Kretprobe)),
         HookKind::Uprobe | HookKind::Uretprobe => one(uprobe(named, needs_place()?, hook.kind == HookKind::Uretprobe)),
-        HookKind::TcxIngress => {
-            ports(hook, network, place)?.iter().map(|port| attach_tcx(named, port, TcDirection::Ingress)).collect()
-        }
-        HookKind::TcxEgress => {
-            ports(hook, network, place)?.iter().map(|port| attach_tcx(named, port, TcDirection::Egress)).collect()
+        HookKind::TcxIngress | HookKind::TcxEgress => {
+            let ingress = hook.kind == HookKind::TcxIngress;
+            let direction = if ingress { TcDirection::Ingress } else { TcDirection::Egress };
+            let link = |port: &Port| attach_tcx(named, port, direction, TcxPosition::Last).map(Attached::Descriptor);
+            ports(hook, network, place)?.iter().map(link).collect()
         }
         HookKind::SocketFilter => ports(hook, network, place)?
             .iter()
@@ -102,21 +102,6 @@ fn cgroup(program: Named<'_>, at: Option<&str>, attach: u32) -> io::Result<Vec<A
 
 fn name(text: &str) -> io::Result<CString> {
     CString::new(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a name with a zero byte"))
-}
-
-/// The number of a tracepoint, `category/name`.
-fn tracepoint(at: &str) -> io::Result<u64> {
-    let roots = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-    let file = |root: &str| Path::new(root).join("events").join(at).join("id");
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for root in roots {
-        match std::fs::read_to_string(file(root)) {
-            Ok(text) => return text.trim().parse().map_err(io::Error::other),
-            Err(error) => last = error,
-        }
-    }
-    let hint = format!("no tracepoint {at} (events/{at}/id in a mounted tracefs): {last}");
-    Err(io::Error::new(last.kind(), hint))
 }
 
 /// The event source of that name: its number, and the bit that asks for returns.

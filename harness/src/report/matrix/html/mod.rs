@@ -70,12 +70,12 @@ impl Targets {
         }
         for (number, lack) in details::lacks(grid).iter().enumerate() {
             for (column, trials) in &lack.columns {
-                // The rows of a reason are those of all its kernels; only the unsupported cells among them are linked.
+                // The rows of a reason are those of all its kernels; only the cells that ended so among them are linked.
                 let rows: Vec<usize> = lack
                     .rows
                     .iter()
                     .copied()
-                    .filter(|row| grid.rows[*row].cells[*column].outcome() == Some(Outcome::Unsupported))
+                    .filter(|row| grid.rows[*row].cells[*column].outcome() == Some(lack.outcome))
                     .collect();
                 debug_assert!(rows.len() >= *trials);
                 set(&rows, &mut std::iter::once(*column), &format!("lack-{number}"));
@@ -92,6 +92,7 @@ fn class(outcome: Option<Outcome>) -> &'static str {
         Some(Outcome::Differs) => "differs",
         Some(Outcome::Failed) => "failed",
         Some(Outcome::Unsupported) => "unsupported",
+        Some(Outcome::Skipped) => "skipped",
         Some(Outcome::LabFailure) => "lab",
         None => "none",
     }
@@ -137,7 +138,7 @@ impl Page<'_> {
             self.put("</tbody>");
         }
         self.put("</table></div>");
-        let outcomes = Outcome::ALL.into_iter().map(Some).chain([None]);
+        let outcomes = grid.outcomes().map(Some).chain([None]);
         let legend = outcomes.map(|outcome| {
             let text = outcome.map_or("no record of this trial", Outcome::text);
             format!("<span class=\"badge {}\">{}</span> {text}", class(outcome), mark(outcome))
@@ -156,7 +157,8 @@ impl Page<'_> {
     }
 
     fn trial(&mut self, row: &Row<'_>, number: usize) {
-        let unremarkable = |cell: &Cell<'_>| matches!(cell.outcome(), Some(Outcome::Passed | Outcome::Unsupported));
+        let unremarkable =
+            |cell: &Cell<'_>| matches!(cell.outcome(), Some(Outcome::Passed | Outcome::Unsupported | Outcome::Skipped));
         let remarkable = if row.cells.iter().all(unremarkable) { "" } else { " data-remarkable" };
         let mut html = format!(
             "<tr class=\"trial\" data-name=\"{}\"{remarkable}><th scope=\"row\">{}</th>",

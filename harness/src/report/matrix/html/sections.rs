@@ -7,6 +7,7 @@ use super::{Page, class, heading};
 use crate::record::{Matrix, Outcome, ProgramCost};
 use crate::report::matrix::details::{self, Difference, Finding};
 use crate::report::matrix::grid::Grid;
+use crate::report::matrix::terminal::title;
 use crate::report::matrix::text::{count, escape, line, plain};
 
 /// Writes all sections that have anything to say.
@@ -33,7 +34,7 @@ pub fn links(matrix: &Matrix, grid: &Grid<'_>) -> String {
         ("findings", "Failures", !details::findings(grid).is_empty()),
         ("guests", "Guest failures", grid.guest_failures().next().is_some()),
         ("differences", "Differences", !details::differences(grid).is_empty()),
-        ("lacks", "Unsupported", !details::lacks(grid).is_empty()),
+        ("lacks", lacks_title(grid), !details::lacks(grid).is_empty()),
         ("costs", "Verifier cost", has_costs(grid)),
     ];
     sections.iter().filter(|(.., there)| *there).map(|(id, name, _)| format!("<a href=\"#{id}\">{name}</a>")).collect()
@@ -54,11 +55,9 @@ fn kernels(page: &mut Page<'_>) {
     }
     page.put(heading("kernels", "Kernels", grid.columns.len(), "kernel"));
     page.put("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Kernels\"><table><thead><tr>");
-    let titles = [
-        "kernel", "release", "version", "passed", "differs", "failed", "unsup", "lab", "none", "guests", "boot",
-        "trials", "exit", "runner",
-    ];
-    page.put(titles.map(|title| format!("<th scope=\"col\">{title}</th>")).concat());
+    let rest = ["none", "guests", "boot", "trials", "exit", "runner"];
+    let titles = ["kernel", "release", "version"].into_iter().chain(grid.outcomes().map(title)).chain(rest);
+    page.put(titles.map(|title| format!("<th scope=\"col\">{title}</th>")).collect::<String>());
     page.put("</tr></thead><tbody>");
     for column in &grid.columns {
         let run = column.run;
@@ -71,7 +70,7 @@ fn kernels(page: &mut Page<'_>) {
         let image: String = line(&run.sha256).chars().take(16).collect();
         let image = if image.is_empty() { image } else { format!("SHA-256 {image}...") };
         row += &text(&run.version, &image);
-        for outcome in Outcome::ALL {
+        for outcome in grid.outcomes() {
             row += &number(column.counts.of(outcome).to_string());
         }
         row += &number(column.counts.missing.to_string());
@@ -191,12 +190,16 @@ fn differences(page: &mut Page<'_>) {
     page.put("</section>");
 }
 
+fn lacks_title(grid: &Grid<'_>) -> &'static str {
+    if grid.totals().of(Outcome::Skipped) > 0 { "Unsupported and skipped" } else { "Unsupported" }
+}
+
 fn lacks(page: &mut Page<'_>) {
     let all = details::lacks(page.grid);
     if all.is_empty() {
         return;
     }
-    page.put(heading("lacks", "Unsupported", all.len(), "reason"));
+    page.put(heading("lacks", lacks_title(page.grid), all.len(), "reason"));
     for (number, lack) in all.iter().enumerate() {
         let kernels: Vec<String> = lack
             .columns
@@ -205,8 +208,9 @@ fn lacks(page: &mut Page<'_>) {
             .collect();
         let trials: String = lack.rows.iter().map(|row| format!("<li>{}</li>", page.trial_name(*row))).collect();
         page.put(format!(
-            "<article id=\"lack-{number}\"><h3>{}</h3><p>{}</p><details><summary>{}</summary><ul>{trials}</ul></details></article>",
+            "<article id=\"lack-{number}\"><h3>{}</h3><p>{} on {}</p><details><summary>{}</summary><ul>{trials}</ul></details></article>",
             escape(&line(lack.reason)),
+            badge(Some(lack.outcome)),
             kernels.join(", "),
             count(lack.rows.len(), "trial")
         ));

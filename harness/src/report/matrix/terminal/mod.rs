@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use console::{Style, measure_text_width};
 
-use super::grid::{Counts, Grid, Row};
+use super::grid::{Cell, Counts, Grid, Row};
 use super::text::{count, cut, line, plain};
 use crate::record::{Matrix, Outcome};
 
@@ -17,7 +17,7 @@ pub struct Layout {
     pub colours: bool,
     /// Letters in a line; the grid is cut into blocks of kernels that fit. 0 is no limit.
     pub width: usize,
-    /// Show a family in one line where all of it passed, differed as declared or is unsupported.
+    /// Show a family in one line where all of it passed, differed as declared, is unsupported or skipped.
     pub fold: bool,
 }
 
@@ -39,8 +39,22 @@ pub fn mark(outcome: Option<Outcome>) -> &'static str {
         Some(Outcome::Differs) => "differs",
         Some(Outcome::Failed) => "FAIL",
         Some(Outcome::Unsupported) => "unsup",
+        Some(Outcome::Skipped) => "skip",
         Some(Outcome::LabFailure) => "LAB",
         None => "none",
+    }
+}
+
+/// The title of an outcome's column among the kernels.
+#[must_use]
+pub const fn title(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Differs => "differs",
+        Outcome::Failed => "failed",
+        Outcome::Unsupported => "unsup",
+        Outcome::Skipped => "skipped",
+        Outcome::LabFailure => "lab",
     }
 }
 
@@ -87,6 +101,7 @@ pub fn summary(matrix: &Matrix) -> String {
     parts.extend(counted(totals.of(Outcome::Differs), "differ as declared"));
     parts.push(format!("{} failed", totals.of(Outcome::Failed)));
     parts.push(format!("{} unsupported", totals.of(Outcome::Unsupported)));
+    parts.extend(counted(totals.of(Outcome::Skipped), "skipped"));
     parts.push(count(totals.of(Outcome::LabFailure), "lab failure"));
     parts.extend(counted(totals.missing, "without a record"));
     parts.extend(named(guests, "guest failure"));
@@ -123,7 +138,7 @@ impl Page {
         match outcome {
             Some(Outcome::Passed) => self.style().green(),
             Some(Outcome::Differs) => self.style().cyan(),
-            Some(Outcome::Unsupported) => self.style().yellow(),
+            Some(Outcome::Unsupported | Outcome::Skipped) => self.style().yellow(),
             Some(Outcome::Failed | Outcome::LabFailure) | None => self.bad(),
         }
     }
@@ -172,12 +187,8 @@ struct Line {
 fn trials(page: &mut Page, grid: &Grid<'_>) {
     let mut lines = Vec::new();
     for family in grid.families() {
-        let unremarkable = |row: &Row<'_>| {
-            row.cells
-                .iter()
-                .all(|cell| matches!(cell.outcome(), Some(Outcome::Passed | Outcome::Differs | Outcome::Unsupported)))
-        };
-        if page.layout.fold && family.iter().all(unremarkable) {
+        let bad = |cell: &Cell<'_>| matches!(cell.outcome(), None | Some(Outcome::Failed | Outcome::LabFailure));
+        if page.layout.fold && !family.iter().any(|row| row.cells.iter().any(bad)) {
             lines.push(folded(family, grid.columns.len()));
             continue;
         }
@@ -224,12 +235,16 @@ fn trials(page: &mut Page, grid: &Grid<'_>) {
 /// A family in one line: how many of its trials passed on each kernel, declared differences included.
 fn folded(family: &[Row<'_>], columns: usize) -> Line {
     let cell = |column: usize| {
-        let outcomes = family.iter().map(|row| row.cells[column].outcome());
-        let unsupported = outcomes.filter(|outcome| *outcome == Some(Outcome::Unsupported)).count();
-        match (family.len() - unsupported, unsupported) {
-            (passed, 0) => (format!("{passed} ok"), Some(Some(Outcome::Passed))),
-            (passed, unsupported) => (format!("{passed} ok {unsupported} unsup"), Some(Some(Outcome::Unsupported))),
+        let number = |outcome| family.iter().filter(|row| row.cells[column].outcome() == Some(outcome)).count();
+        let apart = [Outcome::Unsupported, Outcome::Skipped].map(|outcome| (outcome, number(outcome)));
+        let passed = family.len() - apart.iter().map(|(_, number)| number).sum::<usize>();
+        let mut text = format!("{passed} ok");
+        let mut colour = Outcome::Passed;
+        for (outcome, number) in apart.into_iter().filter(|(_, number)| *number > 0) {
+            let _ = write!(text, " {number} {}", mark(Some(outcome)));
+            colour = outcome;
         }
+        (text, Some(Some(colour)))
     };
     Line { name: line(family[0].family()), cells: (0..columns).map(cell).collect() }
 }
@@ -253,16 +268,15 @@ fn blocks(widths: &[usize], room: usize) -> Vec<std::ops::Range<usize>> {
 
 fn kernels(page: &mut Page, grid: &Grid<'_>) {
     page.heading("Kernels  times in seconds");
-    let titles = [
-        "kernel", "passed", "differs", "failed", "unsup", "lab", "none", "guests", "boot", "trials", "exit", "release",
-        "runner",
-    ];
-    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    let outcomes = grid.outcomes().map(title);
+    let rest = ["none", "guests", "boot", "trials", "exit", "release", "runner"];
+    let titles = ["kernel"].into_iter().chain(outcomes).chain(rest);
+    let mut rows = vec![titles.map(str::to_owned).collect::<Vec<_>>()];
     for column in &grid.columns {
         let run = column.run;
         let Counts { missing, .. } = column.counts;
         let mut row = vec![cut(&line(&run.name), 16)];
-        row.extend(Outcome::ALL.map(|outcome| column.counts.of(outcome).to_string()));
+        row.extend(grid.outcomes().map(|outcome| column.counts.of(outcome).to_string()));
         row.extend([missing.to_string(), run.guests.len().to_string()]);
         let times = [
             run.guests.iter().map(|guest| guest.boot_s).sum::<f64>(),

@@ -86,13 +86,14 @@ pub fn differences(page: &mut Page, grid: &Grid<'_>) {
     }
 }
 
-/// Reasons why trials are unsupported.
+/// Reasons why trials are unsupported or skipped.
 pub fn lacks(page: &mut Page, grid: &Grid<'_>) {
     let all = details::lacks(grid);
-    if !all.is_empty() {
-        page.heading("Unsupported");
-    }
+    let mut last = None;
     for lack in all {
+        if last.replace(lack.outcome) != Some(lack.outcome) {
+            page.heading(if lack.outcome == Outcome::Skipped { "Skipped" } else { "Unsupported" });
+        }
         let kernels: Vec<String> = lack
             .columns
             .iter()
