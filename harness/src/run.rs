@@ -134,6 +134,8 @@ impl RunError {
                 self,
                 Self::Wire(WireError::NoPlace { .. } | WireError::Placeless { .. } | WireError::SecondXdp { .. })
             )
+            // A tracepoint, function or file that there is not.
+            || matches!(self, Self::Wire(WireError::Attach { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
             || matches!(self, Self::Protocols(ProtocolsError::TooManyPorts(_) | ProtocolsError::PortZero))
     }
 
@@ -162,9 +164,7 @@ fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Some((&refusal.program, &refusal.log));
         }
-        if let Some(SubjectError::Load { program, source: LoadError::Refused { log, .. }, .. }) =
-            error.downcast_ref::<SubjectError>()
-        {
+        if let Some(LoadError::Refused { program, log, .. }) = error.downcast_ref::<LoadError>() {
             return Some((program, log));
         }
         cause = error.source();

@@ -18,7 +18,7 @@ use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
 use crate::scenario::spec::Programs;
 use crate::snapshot;
-use crate::subject::source;
+use crate::subject::{SubjectError, source};
 
 /// Time of the first written-out frame: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 const FRAMES_START_NS: u64 = 1_767_225_600_000_000_000;
@@ -129,11 +129,23 @@ impl Trial {
     pub fn unmet_on(&self, build: Build<'_>) -> Vec<Unmet> {
         let mut needs = Requirement::of_mode(self.mode);
         needs.extend(self.found.scenario.requires.iter().cloned());
-        let objects = self.found.scenario.programs.objects.iter();
-        if objects.map(|setup| self.found.folder.join(&setup.object)).any(|object| source::must_compile(&object)) {
+        if self.objects().any(|object| source::must_compile(&object)) {
             needs.extend(source::needs());
         }
         probe::unmet_on(&needs, build)
+    }
+
+    /// The objects under test, as files.
+    pub fn objects(&self) -> impl Iterator<Item = PathBuf> {
+        self.found.scenario.programs.objects.iter().map(|setup| self.found.folder.join(&setup.object))
+    }
+
+    /// Compiles those objects under test whose source is newer: for guests, which have no compiler.
+    ///
+    /// # Errors
+    /// A source that cannot be compiled, or no compiler.
+    pub fn compile(&self) -> Result<(), SubjectError> {
+        self.objects().try_for_each(|object| source::bring_up_to_date(&object))
     }
 
     /// Path of the snapshot file: that of `variant`, or the one that all other kernels share.

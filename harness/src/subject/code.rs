@@ -49,6 +49,8 @@ pub enum LoadError {
     /// The verifier refused it.
     #[error("kernel {kernel} refused it: {error}\n{tail}")]
     Refused {
+        /// Name of the program.
+        program: String,
         /// Release of the running kernel.
         kernel: String,
         /// The last lines of the verifier's log.
@@ -197,8 +199,13 @@ fn refusal(load: &ProgramLoad<'_>, error: io::Error) -> LoadError {
     // The error of the first load is the kernel's answer; a log that is too small gives another one.
     let _ = timed(load, VERBOSE, &mut log);
     let log = text(&log);
-    let tail = crate::object::last_lines(&log, 12);
-    LoadError::Refused { kernel: kernel::release(), tail, log, error }
+    let mut tail = crate::object::last_lines(&log, 12);
+    if log.contains("GPL") {
+        let license = load.license.to_string_lossy();
+        let license = if license.is_empty() { "none".to_owned() } else { format!("{license:?}") };
+        tail.push_str(&format!("\nthe object's licence (section license) is {license}"));
+    }
+    LoadError::Refused { program: load.name.to_owned(), kernel: kernel::release(), tail, log, error }
 }
 
 /// The log up to its zero byte.

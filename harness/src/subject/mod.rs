@@ -14,10 +14,12 @@ mod maps;
 mod observer;
 mod options;
 mod packets;
+mod place;
 mod probed;
 pub mod source;
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -100,6 +102,17 @@ pub enum SubjectError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nothing says where any of its programs belongs.
+    #[error(
+        "object {object} has no program whose section says where it is attached{}",
+        if programs.is_empty() { "; it has none at all".to_owned() } else { format!(": name one of {}", programs.join(", ")) }
+    )]
+    Nowhere {
+        /// The object.
+        object: String,
+        /// Its programs, each with its section.
+        programs: Vec<String>,
     },
     /// A program cannot go to a hook.
     #[error("cannot attach program {program} of object {object}: {reason}")]
@@ -401,6 +414,11 @@ impl Subject {
         updated.map_err(|source| self.map_error(map, source))
     }
 
+    /// The object's types in the kernel, if it took them.
+    pub(crate) fn loaded_types(&self) -> Option<BorrowedFd<'_>> {
+        self.code.values().find_map(|code| code.btf.as_ref()).map(|types| types.as_fd())
+    }
+
     /// Places of global variables in their sections, by name.
     pub(crate) fn offsets(&self) -> &BTreeMap<String, u64> {
         &self.offsets
@@ -426,6 +444,8 @@ pub(crate) fn missing(object: &str, what: &str, name: &str, known: Vec<String>) 
 }
 
 const PROG_ARRAY: u32 = 3;
+/// `BPF_MAP_TYPE_INSN_ARRAY` of `enum bpf_map_type` (6.19).
+const LAST_MAP_TYPE: u32 = 34;
 
 /// Asks the libraries in their order, or the one that was asked for.
 fn prepare(name: &str, bytes: &[u8], elf: &Elf, options: &SubjectOptions) -> Result<(Loader, Prepared), SubjectError> {
@@ -447,5 +467,7 @@ fn prepare(name: &str, bytes: &[u8], elf: &Elf, options: &SubjectOptions) -> Res
             Err(reason) => reasons.push(format!("{loader}: {reason}")),
         }
     }
+    let strange = elf.maps.iter().filter_map(|map| Some((&map.name, map.kind.filter(|kind| *kind > LAST_MAP_TYPE)?)));
+    reasons.extend(strange.map(|(map, kind)| format!("map {map} is of type {kind}, which no kernel known here has")));
     Err(SubjectError::Refused { object: name.to_owned(), reasons })
 }

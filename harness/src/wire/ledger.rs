@@ -180,10 +180,15 @@ pub(super) const TRACED_XDP: [(&str, &str); 3] = [
     ("ledger_redirect_err", "xdp_redirect_err"),
 ];
 
+/// The one that is needed where a tc egress program is under test.
+pub(super) const TRACED_EGRESS: [(&str, &str); 1] = [("ledger_xmit", "net_dev_start_xmit")];
+
 /// The tracepoints see everything from the first packet on, so they come first.
 fn attach_tracing(object: &mut Object, attachments: &Attachments, attached: &mut Stack) -> Result<(), WireError> {
     let xdp = attachments.xdp.iter().flatten().take(1).flat_map(|_| TRACED_XDP);
-    for (program, tracepoint) in TRACED.into_iter().chain(xdp) {
+    let has_egress = attachments.programs.0.iter().any(|side| !side.egress.is_empty());
+    let egress = TRACED_EGRESS.into_iter().filter(|_| has_egress);
+    for (program, tracepoint) in TRACED.into_iter().chain(xdp).chain(egress) {
         let loaded = Programs::load(object, program, Some(tracepoint))?;
         attached.push(attach_traced(named(object, program, &loaded), tracepoint)?);
     }

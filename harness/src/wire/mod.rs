@@ -41,7 +41,7 @@ pub use replay::{OnProgress, replay};
 /// # Errors
 /// A kernel without the types that it needs, or what [`crate::object::Object::load`] says.
 pub(crate) fn ledger_object() -> Result<(Object, Targets), WireError> {
-    Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP].concat()))
+    Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP, &ledger::TRACED_EGRESS].concat()))
 }
 
 /// How frames are put on the wire.

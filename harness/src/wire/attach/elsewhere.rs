@@ -109,7 +109,8 @@ fn source(name: &str) -> io::Result<(u32, u32)> {
     let folder = Path::new("/sys/bus/event_source/devices").join(name);
     let read = |file: &str| {
         std::fs::read_to_string(folder.join(file)).map_err(|error| {
-            io::Error::new(error.kind(), format!("this kernel has no {name}s (no {}): {error}", folder.display()))
+            let what = format!("this kernel has no {name}s (no {}): {error}", folder.display());
+            io::Error::new(io::ErrorKind::Unsupported, what)
         })
     };
     let number = read("type")?.trim().parse().map_err(io::Error::other)?;
