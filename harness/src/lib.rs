@@ -12,6 +12,7 @@ pub mod cgroup;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod coverage;
 pub mod error;
 pub mod flow_name;
 pub mod hook;

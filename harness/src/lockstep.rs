@@ -33,8 +33,11 @@ const TC_VERDICTS: [&str; 9] = [
     "TC_ACT_REDIRECT",
     "TC_ACT_TRAP",
 ];
-/// tc verdicts after which the packet goes on: `UNSPEC` (-1), `OK`, `RECLASSIFY` and `PIPE`.
-const TC_PASSES: [u32; 4] = [u32::MAX, 0, 1, 3];
+/// The tc verdict after which the packet goes on without the programs that would come next at the same hook.
+const TC_OK: u32 = 0;
+/// tc verdicts that end a packet's way: `SHOT`, `STOLEN`, `REDIRECT` and `TRAP`. All others but `OK` let the next program
+/// decide (`cls_bpf_exec_opcode`, net/sched/cls_bpf.c).
+const TC_ENDS: [u32; 4] = [2, 4, 7, 8];
 
 /// Reason given to a frame that `BPF_PROG_TEST_RUN` does not take.
 const UNRUNNABLE: &str = "REFUSED_BY_TEST_RUN";
@@ -94,6 +97,24 @@ struct Step {
     changes: bool,
 }
 
+/// Programs of one direction at tc are one chain, however they were attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Xdp,
+    In,
+    Out,
+}
+
+impl Step {
+    fn direction(&self) -> Direction {
+        match self.hook {
+            HookKind::TcIngress | HookKind::TcxIngress => Direction::In,
+            HookKind::TcEgress | HookKind::TcxEgress => Direction::Out,
+            _ => Direction::Xdp,
+        }
+    }
+}
+
 /// The programs of `observers` that see packets, in the order in which a packet meets them.
 fn steps(observers: &mut [Box<dyn Observer>]) -> Result<Vec<Step>, ObjectError> {
     let mut steps = Vec::new();
@@ -127,6 +148,20 @@ pub fn replay(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<LockstepOutcome, LockstepError> {
+    replay_to(observers, next, &mut |_, _| Ok(()), stop, progress)
+}
+
+/// As [`replay`]; every packet that passes is given to `deliver`: the frame, and its bytes as the programs left it.
+///
+/// # Errors
+/// As [`replay`], and those of `deliver`.
+pub fn replay_to(
+    observers: &mut [Box<dyn Observer>],
+    next: &mut dyn FnMut(&mut Frame) -> Result<bool, CaptureError>,
+    deliver: &mut dyn FnMut(&Frame, &[u8]) -> Result<(), CaptureError>,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<LockstepOutcome, LockstepError> {
     let steps = steps(observers)?;
     let mut outcome = LockstepOutcome::default();
     let mut ended: BTreeMap<(usize, &str, String), u64> = BTreeMap::new();
@@ -142,7 +177,10 @@ pub fn replay(
         }
         outcome.ledger.offered += 1;
         match run_packet(&steps, observers, &frame, &mut buffers)? {
-            End::Passed => outcome.ledger.delivered += 1,
+            End::Passed => {
+                outcome.ledger.delivered += 1;
+                deliver(&frame, if buffers.changed { &buffers.current[..buffers.len] } else { &frame.data })?;
+            }
             End::Verdict(step, verdict) => {
                 outcome.ledger.consumed += 1;
                 let by = format!("{verdict} by {}", steps[step].program);
@@ -192,6 +230,8 @@ struct Buffers {
     /// Bytes of the packet in `current`.
     len: usize,
     next: Vec<u8>,
+    /// Whether a packet that passed is in `current`, rather than as it was.
+    changed: bool,
 }
 
 /// Most bytes that a program adds to a packet.
@@ -205,8 +245,13 @@ fn run_packet(
     buffers: &mut Buffers,
 ) -> Result<End, LockstepError> {
     let mut changed = false;
+    // The hook whose other programs do not see the packet any more.
+    let mut decided = None;
     for (index, step) in steps.iter().enumerate() {
-        let Buffers { current, len, next } = buffers;
+        if decided == Some(step.direction()) {
+            continue;
+        }
+        let Buffers { current, len, next, changed: _ } = buffers;
         let packet: &[u8] = if changed { &current[..*len] } else { &frame.data };
         let out = step.changes.then(|| {
             if next.len() < packet.len() + GROWTH {
@@ -238,7 +283,11 @@ fn run_packet(
         if let Some(verdict) = verdict {
             return Ok(End::Verdict(index, verdict));
         }
+        if run.verdict == TC_OK && step.direction() != Direction::Xdp {
+            decided = Some(step.direction());
+        }
     }
+    buffers.changed = changed;
     Ok(End::Passed)
 }
 
@@ -259,8 +308,8 @@ fn ends(hook: HookKind, verdict: u32) -> Option<&'static str> {
         HookKind::Xdp | HookKind::XdpGeneric => {
             Some(XDP_VERDICTS.get(verdict as usize).copied().unwrap_or("XDP_ABORTED"))
         }
-        _ if TC_PASSES.contains(&verdict) => None,
-        _ => TC_VERDICTS.get(verdict as usize).copied(),
+        _ if TC_ENDS.contains(&verdict) => TC_VERDICTS.get(verdict as usize).copied(),
+        _ => None,
     }
 }
 

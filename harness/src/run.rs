@@ -134,6 +134,8 @@ impl RunError {
                 self,
                 Self::Wire(WireError::NoPlace { .. } | WireError::Placeless { .. } | WireError::SecondXdp { .. })
             )
+            // A tracepoint, function or file that there is not.
+            || matches!(self, Self::Wire(WireError::Attach { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
             || matches!(self, Self::Protocols(ProtocolsError::TooManyPorts(_) | ProtocolsError::PortZero))
     }
 
@@ -162,9 +164,7 @@ fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Some((&refusal.program, &refusal.log));
         }
-        if let Some(SubjectError::Load { program, source: LoadError::Refused { log, .. }, .. }) =
-            error.downcast_ref::<SubjectError>()
-        {
+        if let Some(LoadError::Refused { program, log, .. }) = error.downcast_ref::<LoadError>() {
             return Some((program, log));
         }
         cause = error.source();
@@ -217,7 +217,7 @@ pub fn run_with(
     let frames = Frames::open(&plan.capture, &plan.options, &survey)?;
     let mut offered = Tee::new(frames, plan.artefacts.as_deref())?;
     match mode {
-        Mode::Lockstep => run_lockstep(&mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
+        Mode::Lockstep => run_lockstep(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Wire => run_wire(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
     }
     offered.finish()?;
@@ -225,6 +225,12 @@ pub fn run_with(
     let start_ns = offered.first_ns.unwrap_or_default();
     for analyzer in &mut analyzers {
         analyzer.finish(start_ns, &mut document.observation)?;
+    }
+    for covered in analyzers.iter().flat_map(|observer| observer.coverage()) {
+        match covered {
+            Ok(program) => document.coverage.push(program),
+            Err(why) => document.notes.push(why),
+        }
     }
     for (key, analyzer) in keys.into_iter().zip(analyzers) {
         pool.give_back(key, analyzer);
@@ -314,7 +320,7 @@ fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Ste
         step(Step::Load { object: &name });
         let read = |source| SubjectError::Read { object: setup.object.display().to_string(), source };
         let bytes = std::fs::read(&setup.object).map_err(read)?;
-        analyzers.push(Box::new(SubjectObserver::new(setup, &bytes, &name)?));
+        analyzers.push(Box::new(SubjectObserver::new(setup, &bytes, &name, clock)?));
     }
     // As `drops`. Never pooled, so without a key and last: which probes measure is found out anew by each load.
     if let Some(settings) = programs.latency.as_ref().filter(|_| clock != Clock::Virtual) {
@@ -325,6 +331,7 @@ fn load(pool: &Pool, programs: &Programs, clock: Clock, step: &mut dyn FnMut(Ste
 }
 
 fn run_lockstep(
+    plan: &Plan,
     analyzers: &mut [Box<dyn Observer>],
     offered: &mut Tee,
     survey: &Survey,
@@ -333,9 +340,21 @@ fn run_lockstep(
     document: &mut Document,
 ) -> Result<(), RunError> {
     let of = survey.will_offer;
-    let outcome = lockstep::replay(analyzers, &mut |frame| offered.next_into(frame), stop, &mut |done| {
-        step(Step::Frames { done, of });
-    })?;
+    let mut received = match &plan.artefacts {
+        Some(folder) => Some(Writer::create(&folder.join(RECEIVED))?),
+        None => None,
+    };
+    let mut deliver = |frame: &Frame, left: &[u8]| match &mut received {
+        Some(writer) => writer.write(frame.time_ns, left, u32::try_from(left.len()).unwrap_or(u32::MAX)),
+        None => Ok(()),
+    };
+    let outcome =
+        lockstep::replay_to(analyzers, &mut |frame| offered.next_into(frame), &mut deliver, stop, &mut |done| {
+            step(Step::Frames { done, of });
+        })?;
+    if let Some(writer) = received {
+        writer.finish()?;
+    }
     document.engine = "BPF_PROG_TEST_RUN, packet by packet".to_owned();
     document.observation = Observation { ledger: outcome.ledger, drops: outcome.drops, ..Observation::default() };
     if outcome.interrupted {
@@ -388,7 +407,7 @@ fn run_wire(
         document.notes.push(interrupted(survey.will_offer, outcome.ledger.offered));
     }
     if let Some(folder) = &plan.artefacts {
-        write_received(&folder.join("received.pcapng"), &outcome)?;
+        write_received(&folder.join(RECEIVED), &outcome)?;
     }
     document.observation = Observation { ledger: outcome.ledger, drops: outcome.drops, ..Observation::default() };
     Ok(())
@@ -397,6 +416,9 @@ fn run_wire(
 fn interrupted(of: u64, done: u64) -> String {
     format!("interrupted: {done} of {of} frames were offered; the numbers cover those")
 }
+
+/// File of the frames that left, below the folder of artefacts.
+pub const RECEIVED: &str = "received.pcapng";
 
 /// Passes frames on and keeps a copy of each in `offered.pcapng`.
 struct Tee {

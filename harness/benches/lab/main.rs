@@ -1,6 +1,6 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
 //! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
-//! the kernel matrix and nothing else.
+//! the kernel matrix and nothing else, `-- --rows` the decoding of maps and nothing else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
@@ -11,6 +11,7 @@ mod lockstep;
 mod memory;
 mod programs;
 mod report;
+mod rows;
 mod wire;
 
 use std::error::Error;
@@ -87,10 +88,16 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         report.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
+    if has("--rows") {
+        rows::run(&mut report, effort.rounds)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let captures = frames::captures()?;
     lockstep::run(&mut report, &captures, effort)?;
     programs::run(&mut report, effort)?;
     wire::run(&mut report, &captures, effort)?;
+    rows::run(&mut report, effort.rounds)?;
     if effort.memory {
         memory::run(&mut report)?;
     }

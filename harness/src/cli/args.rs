@@ -53,6 +53,8 @@ pub enum Command {
     Guest(GuestArgs),
     /// Say what an eBPF object file is, what it needs, and whether this kernel takes it.
     Inspect(InspectArgs),
+    /// Run scenarios in lockstep mode and on the wire, and say where the two differ.
+    Compare(CompareArgs),
     /// List scenarios.
     List(ListArgs),
     /// Measure what the suite's programs cost the verifier of the running kernel.
@@ -100,6 +102,9 @@ pub struct ReplayArgs {
     /// Entries of a map of the object: `MAP=ENTRIES`, a JSON table from key to value.
     #[arg(long, value_name = "MAP=ENTRIES", requires = "object")]
     pub map: Vec<String>,
+    /// How a member of a map or event is written and shown: `MAP.key.saddr=ipv4`; or `mac`, `be16`, `hex`, `drop`, ...
+    #[arg(long, value_name = "MAP.PATH=FORMAT", requires = "object")]
+    pub format: Vec<String>,
     /// Only packets that match this pcap filter expression.
     #[arg(long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
@@ -118,6 +123,13 @@ pub struct ReplayArgs {
     /// How the frames are treated before they are sent.
     #[command(flatten)]
     pub traffic: TrafficArgs,
+    /// Run again whenever the object file or its source changes, and print what changed in what was seen.
+    #[arg(long, requires = "object", conflicts_with_all = ["json", "output"])]
+    pub watch: bool,
+    /// Count which code of the object is reached, and write a summary, the source with counts, an lcov tracefile and JSON
+    /// into this folder.
+    #[arg(long, value_name = "FOLDER", requires = "object")]
+    pub coverage: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
@@ -190,6 +202,10 @@ pub struct RunArgs {
     /// Print only failures and the summary.
     #[arg(short, long)]
     pub quiet: bool,
+    /// Count which code of objects under test is reached, and write a summary, the source with counts, an lcov tracefile
+    /// and JSON into this folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
+    pub coverage: Option<PathBuf>,
     /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
     #[arg(long)]
     pub watch: bool,
@@ -386,6 +402,19 @@ pub struct InspectArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub log: Option<String>,
     /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bpflab compare`.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    /// Only the scenario of this name; else those whose name contains this, or matches it as a glob.
+    pub pattern: Option<String>,
+    /// Folder of the scenarios.
+    #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
+    pub scenarios: PathBuf,
+    /// Print as JSON, a line for each scenario.
     #[arg(long)]
     pub json: bool,
 }

@@ -16,6 +16,8 @@ use crate::record::Matrix;
 use crate::report::matrix::{problems_of, terminal};
 use crate::run::RunError;
 use crate::scenario::trial::{Trial, TrialName};
+use crate::subject::SubjectError;
+use crate::subject::source::SourceError;
 use crate::vm::coverage::{self, Release};
 use crate::vm::kernels::{Cache, KernelList, lab_cache};
 use crate::vm::matrix::{self, Options, Target};
@@ -209,6 +211,8 @@ impl Job<'_> {
     /// Gives the trials that were known to run on no kernel, too.
     fn run(&self) -> Result<(Matrix, Vec<(String, String)>), Failure> {
         let guests = self.guests;
+        // Guests have no compiler, and neither time nor a kernel should be spent on a source that has errors.
+        compile(self.trials)?;
         let list = match self.scenarios {
             Some(_) => KernelList::read(&guests.kernels).map_err(|error| kernels::failure(&error))?,
             // Other projects have none of their own.
@@ -282,4 +286,14 @@ impl Job<'_> {
         let limit = Duration::from_secs(self.guests.timeout);
         if self.tests.binaries.is_empty() { limit } else { limit.saturating_add(KILL_LIMIT) }
     }
+}
+
+/// Brings the objects under test up to date with their sources.
+fn compile(trials: &[Trial]) -> Result<(), Failure> {
+    trials.iter().try_for_each(|trial| {
+        trial.compile().map_err(|error| match error {
+            SubjectError::Source(SourceError::Run { .. }) => Failure::unavailable(&error),
+            _ => Failure::invalid(&error),
+        })
+    })
 }

@@ -3,7 +3,9 @@
 
 mod args;
 mod clean;
+mod compare;
 mod costs;
+mod coverage;
 mod display;
 mod doctor;
 mod exec;
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
         // Its exit code is the command's own.
         Command::Exec(args) => return exec::exec(&args).unwrap_or_else(|failure| end(Err(failure))),
         Command::Guest(args) => guest::guest(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),

@@ -70,7 +70,7 @@ fn template(capture: &str, sha256: &str) -> String {
 fn pending(found: &scenario::Found, root: &Path) -> Result<(), Failure> {
     let mut texts: Vec<(Mode, String)> = Vec::new();
     for mode in [Mode::Lockstep, Mode::Wire] {
-        let trial = Trial { found: found.clone(), root: root.to_owned(), mode };
+        let trial = Trial::new(found.clone(), root, mode);
         let unmet = trial.unmet();
         if let Some(first) = unmet.first() {
             println!("{mode}: not run: {first}");

@@ -1,24 +1,83 @@
 //! `bpflab replay`: the main job.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use similar::TextDiff;
+
 use super::args::{ClockArg, DEFAULT_TOPOLOGY, ReplayArgs};
+use super::coverage::Coverage;
 use super::display::Progress;
-use super::{Exit, Failure, chain};
+use super::{Exit, Failure, chain, watch};
 use crate::capture;
+use crate::observation::{Change, VerdictCount};
+use crate::report::Document;
 use crate::report::terminal::{self, Layout};
+use crate::rows::Hints;
 use crate::run::{self, Plan, RunError};
 use crate::scenario::Mode;
 use crate::scenario::spec::Programs;
+use crate::snapshot;
 use crate::subject::{Setup, source};
 use crate::suite::Family;
 use crate::topology::TopologyChoice;
 use crate::wire::Speed;
 use crate::wire::WireError;
 
-/// Runs the capture and prints the report.
+/// Runs the capture and prints the report; again after each change of an object under test, if that is wanted, and then
+/// what changed in what was seen.
 pub fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
+    if !args.watch {
+        return once(args).and_then(|document| show(args, &document));
+    }
+    // A source is compiled by the run itself: its object file changes because of it.
+    let watched =
+        |path: &PathBuf| if path.with_extension("c").exists() { path.with_extension("c") } else { path.clone() };
+    let files: Vec<PathBuf> = args.object.iter().map(watched).collect();
+    let mut before: Option<String> = None;
+    watch::watch(&files, || {
+        let document = once(args)?;
+        let now = seen(&document);
+        match before.replace(now.clone()) {
+            None => show(args, &document),
+            Some(before) => {
+                println!("{}", changes(&before, &now));
+                Ok(verdict(&document))
+            }
+        }
+    })
+}
+
+/// What was seen, without what is different each time.
+fn seen(document: &Document) -> String {
+    let mut text = snapshot::render(&document.observation, &snapshot::Rules::default());
+    for object in &document.observation.objects {
+        for program in &object.programs {
+            for VerdictCount { verdict, class, packets } in &program.verdicts {
+                text += &format!("{}/{}: {verdict} {class} x {packets}\n", object.object, program.program);
+            }
+        }
+        for Change { program, class, packets, fields, .. } in &object.changes {
+            let fields: Vec<&str> = fields.iter().map(|field| field.field.as_str()).collect();
+            text += &format!("{}/{program}: changes {class} x {packets}: {}\n", object.object, fields.join(", "));
+        }
+    }
+    text
+}
+
+fn changes(before: &str, now: &str) -> String {
+    if before == now {
+        return "nothing changed in what was seen".to_owned();
+    }
+    TextDiff::from_lines(before, now).unified_diff().context_radius(2).header("before", "now").to_string()
+}
+
+fn verdict(document: &Document) -> Exit {
+    if document.observation.ledger.unaccounted == 0 { Exit::Passed } else { Exit::Failed }
+}
+
+fn once(args: &ReplayArgs) -> Result<Document, Failure> {
     let spool = spool(&args.capture)?;
     let plan = plan(args, spool.as_ref().map_or(args.capture.as_path(), |file| file.path()))?;
     let stop = super::signals::stop_flag();
@@ -38,22 +97,31 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
         failure
     })?;
     document.capture.file = args.capture.display().to_string();
+    if let Some(folder) = &args.coverage {
+        let mut coverage = Coverage::new(folder);
+        coverage.extend(std::mem::take(&mut document.coverage))?;
+        coverage.finish()?;
+    }
+    if let Some(folder) = &args.artefacts {
+        write(&folder.join("record.json"), &document.to_json())?;
+    }
+    Ok(document)
+}
+
+fn show(args: &ReplayArgs, document: &Document) -> Result<Exit, Failure> {
     let text = if args.json {
         document.to_json()
     } else {
         let colours = args.output.is_none() && std::io::stdout().is_terminal() && console::colors_enabled();
         let rows = if args.rows == 0 { usize::MAX } else { args.rows };
-        terminal::render(&document, Layout { colours, rows })
+        terminal::render(document, Layout { colours, rows })
     };
-    if let Some(folder) = &args.artefacts {
-        write(&folder.join("record.json"), &document.to_json())?;
-    }
     match &args.output {
         Some(path) => write(path, &text)?,
         // A reader that went away (`| head`) is no failure.
         None => drop(std::io::stdout().write_all(text.as_bytes())),
     }
-    Ok(if document.observation.ledger.unaccounted == 0 { Exit::Passed } else { Exit::Failed })
+    Ok(verdict(document))
 }
 
 /// Standard input, kept in a file because a capture is read twice.
@@ -126,9 +194,10 @@ fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
 /// The objects under test.
 fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
     let invalid = |message: String| Failure { exit: Exit::Invalid, message };
-    if args.object.len() > 1 && !(args.attach.is_empty() && args.global.is_empty() && args.map.is_empty()) {
+    let alone = args.attach.is_empty() && args.global.is_empty() && args.map.is_empty() && args.format.is_empty();
+    if args.object.len() > 1 && !alone {
         return Err(invalid(
-            "--attach, --global and --map go with one --object: write a scenario for several".to_owned(),
+            "--attach, --global, --map and --format go with one --object: write a scenario for several".to_owned(),
         ));
     }
     let value = |option: &str, text: &str| {
@@ -152,11 +221,31 @@ fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
             attach: args.attach.iter().map(|attach| attach.0.clone()).collect(),
             globals: args.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
             maps: args.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
+            rows: formats(args)?,
             look: true,
+            coverage: args.coverage.is_some(),
             ..Setup::default()
         });
     }
     Ok(objects)
+}
+
+/// How members are shown, by map.
+fn formats(args: &ReplayArgs) -> Result<BTreeMap<String, Hints>, Failure> {
+    let mut rows: BTreeMap<String, Hints> = BTreeMap::new();
+    for text in &args.format {
+        let invalid = |message: &str| Failure { exit: Exit::Invalid, message: format!("--format {text}: {message}") };
+        let (place, format) = text.split_once('=').ok_or_else(|| invalid("it is written MAP.PATH=FORMAT"))?;
+        // A data section has a dot in its own name.
+        let split = ["key", "value", "event"].iter().find_map(|root| {
+            let at = place.find(&format!(".{root}"))?;
+            Some((&place[..at], &place[at + 1..]))
+        });
+        let (map, path) = split.ok_or_else(|| invalid("a path begins with key, value or event"))?;
+        let format = serde_json::from_value(format.into()).map_err(|error| invalid(&error.to_string()))?;
+        rows.entry(map.to_owned()).or_default().format.insert(path.to_owned(), format);
+    }
+    Ok(rows)
 }
 
 /// How a run's failure is told and which exit code it takes.

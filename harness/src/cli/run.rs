@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use console::Style;
 
 use super::args::{ListArgs, RunArgs, SCENARIOS};
+use super::coverage::Coverage;
 use super::{Exit, Failure, matrix, watch};
 use crate::record::{Outcome, Record};
 use crate::run::RunError;
 use crate::scenario::judge::judge;
-use crate::scenario::trial::Trial;
+use crate::scenario::trial::{COVERAGE, Trial};
 use crate::scenario::{Found, Mode};
 
 /// Below the current folder: where runs keep what they offered and received.
@@ -64,7 +65,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
 }
 
 fn once(args: &RunArgs) -> Result<Exit, Failure> {
-    let trials = selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
+    let mut trials = selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
     if trials.is_empty() {
         return Ok(nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
     }
@@ -76,8 +77,10 @@ fn once(args: &RunArgs) -> Result<Exit, Failure> {
         Failure::invalid(&RunError::Artefact { path, source })
     })?;
     let mut counts = Counts { left: trials.len(), ..Counts::default() };
-    for trial in &trials {
-        let record = record(trial);
+    let mut coverage = args.coverage.as_deref().map(Coverage::new);
+    for trial in &mut trials {
+        trial.coverage = coverage.is_some();
+        let record = record(trial, coverage.as_mut())?;
         counts.add(record.result);
         show(trial, &record, args);
         if let Some(file) = &mut output {
@@ -96,6 +99,9 @@ fn once(args: &RunArgs) -> Result<Exit, Failure> {
         "{} passed{differs}, {} failed, {} unsupported, {} lab failures",
         counts.passed, counts.failed, counts.unsupported, counts.lab
     );
+    if let Some(coverage) = coverage {
+        coverage.finish()?;
+    }
     Ok(counts.exit())
 }
 
@@ -140,10 +146,13 @@ impl Counts {
 }
 
 /// Runs one trial; a failed one leaves its artefacts.
-fn record(trial: &Trial) -> Record {
+fn record(trial: &Trial, coverage: Option<&mut Coverage>) -> Result<Record, Failure> {
     let record = judge(trial, &artefacts(trial), super::signals::stop_flag());
+    if let Some(coverage) = coverage {
+        coverage.add(&artefacts(trial).join(COVERAGE))?;
+    }
     keep(trial, &record);
-    record
+    Ok(record)
 }
 
 fn artefacts(trial: &Trial) -> PathBuf {

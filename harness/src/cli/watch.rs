@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::{Exit, Failure, signals};
 use crate::error::chain;
 use crate::invoker;
+use crate::subject::source;
 
 /// How often files are looked at. Looking works on every file system, and where the writer is another machine.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -105,14 +106,16 @@ impl Known {
     }
 }
 
-/// A file that goes away while it is looked at is gone.
+/// A file that goes away while it is looked at is gone. An object that a run compiles is no input: its source is.
 fn look(path: &Path, stamps: &mut BTreeMap<PathBuf, Stamp>) {
     let Ok(meta) = std::fs::metadata(path) else { return };
     if meta.is_dir() {
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
             look(&entry.path(), stamps);
         }
-    } else if path.extension().is_none_or(|ending| WRITTEN.iter().all(|written| ending != *written)) {
+    } else if path.extension().is_none_or(|ending| WRITTEN.iter().all(|written| ending != *written))
+        && !source::is_compiled(path)
+    {
         let changed = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         stamps.insert(path.to_owned(), (changed, meta.len()));
     }
@@ -193,6 +196,13 @@ mod tests {
         let before = see();
         std::fs::remove_file(&snapshot).unwrap();
         assert_eq!(before.change(&see()), Some(snapshot));
+        let before = see();
+        std::fs::write(folder.path().join("fw.bpf.o"), "d").unwrap();
+        assert!(before.change(&see()).is_some());
+        std::fs::write(folder.path().join("fw.bpf.c"), "e").unwrap();
+        let before = see();
+        std::fs::write(folder.path().join("fw.bpf.o"), "other").unwrap();
+        assert_eq!(before.change(&see()), None, "what a run compiles is no change");
     }
 
     #[test]

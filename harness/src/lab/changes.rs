@@ -108,12 +108,7 @@ fn raw(
     }
 }
 
-fn rows(
-    map: &str,
-    mut before: BTreeMap<String, Row>,
-    after: BTreeMap<String, Row>,
-    changes: &mut Vec<MapChange>,
-) {
+fn rows(map: &str, mut before: BTreeMap<String, Row>, after: BTreeMap<String, Row>, changes: &mut Vec<MapChange>) {
     let mut change = |key: Option<Value>, before: Option<Value>, after: Option<Value>| {
         if before != after {
             changes.push(MapChange { map: map.to_owned(), key: key.unwrap_or_default(), before, after });

@@ -3,8 +3,6 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::outcome::Received;
-use crate::capture::Side;
 use crate::hook::Hook;
 use crate::object::ObjectError;
 use crate::observation::Observation;
@@ -22,82 +20,39 @@ pub(super) struct Step {
     pub(super) attach: u32,
 }
 
-/// What programs did to packets.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    /// By object, in the order in which their first program was attached.
-    pub(super) packets: Vec<(String, Packets)>,
-    pub(super) received: Vec<Received>,
-    /// Number of programs on the way, and how many of them have let the current packet pass.
-    steps: usize,
-    passed: usize,
-    side: Option<Side>,
-}
-
-/// The log as the runner's parts share it; the runner has one thread.
+/// What programs did to packets, by object, in the order in which their first program was attached; shared by the parts
+/// of a run, which has one thread.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SharedLog(Arc<Mutex<Log>>);
+pub(super) struct Log(Arc<Mutex<Vec<(String, Packets)>>>);
 
-impl SharedLog {
+impl Log {
     pub(super) fn new(steps: &[Step]) -> Self {
-        let mut log = Log { steps: steps.len(), ..Log::default() };
+        let mut objects: Vec<(String, Packets)> = Vec::new();
         for step in steps {
-            if !log.packets.iter().any(|(object, _)| *object == step.object) {
-                log.packets.push((step.object.clone(), Packets::default()));
+            if !objects.iter().any(|(object, _)| *object == step.object) {
+                objects.push((step.object.clone(), Packets::default()));
             }
         }
-        Self(Arc::new(Mutex::new(log)))
+        Self(Arc::new(Mutex::new(objects)))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Log> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(String, Packets)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A packet begins its way.
-    pub(super) fn begin(&self, side: Side, frame: &[u8]) {
-        let mut log = self.lock();
-        (log.side, log.passed) = (Some(side.opposite()), 0);
-        if log.steps == 0 {
-            log.arrive(frame);
-        }
-    }
-
-    pub(super) fn take(&self) -> Log {
+    pub(super) fn take(&self) -> Vec<(String, Packets)> {
         std::mem::take(&mut *self.lock())
     }
-}
-
-impl Log {
-    fn arrive(&mut self, data: &[u8]) {
-        if let Some(side) = self.side {
-            self.received.push(Received { side, data: data.to_vec() });
-        }
-    }
-
-    fn saw(&mut self, step: &Step, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
-        if let Some((_, packets)) = self.packets.iter_mut().find(|(object, _)| *object == step.object) {
-            packets.saw(&step.program, verdict, before, after);
-        }
-        // The runner lets no other program see a packet that was not let pass.
-        self.passed += usize::from(passes(verdict));
-        if self.passed == self.steps {
-            self.arrive(after);
-        }
-    }
-}
-
-fn passes(verdict: &str) -> bool {
-    matches!(verdict, "XDP_PASS" | "TC_ACT_UNSPEC" | "TC_ACT_OK" | "TC_ACT_RECLASSIFY" | "TC_ACT_PIPE")
 }
 
 /// One program: each takes part by itself, so that they run in the order in which they were attached.
 pub(super) struct Player {
     step: Step,
-    log: SharedLog,
+    log: Log,
 }
 
 impl Player {
-    pub(super) fn new(step: &Step, log: &SharedLog) -> std::io::Result<Self> {
+    pub(super) fn new(step: &Step, log: &Log) -> std::io::Result<Self> {
         let Step { object, program, hook, fd, kind, attach } = step;
         let step = Step {
             object: object.clone(),
@@ -144,7 +99,10 @@ impl Observer for Player {
     }
 
     fn packet(&mut self, _program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
-        self.log.lock().saw(&self.step, verdict, before, after);
+        let mut objects = self.log.lock();
+        if let Some((_, packets)) = objects.iter_mut().find(|(object, _)| *object == self.step.object) {
+            packets.saw(&self.step.program, verdict, before, after);
+        }
     }
 
     fn watch(&mut self, _hosts: &[WatchedHost]) -> Result<(), ObjectError> {

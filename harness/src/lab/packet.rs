@@ -7,7 +7,7 @@ use super::changes::{MapChange, State};
 use super::object::EbpfObject;
 use super::{LabError, Verdict};
 use crate::observation::ChangedField;
-use crate::subject::diff;
+use crate::subject::changed_fields;
 use crate::sys;
 use crate::topology::{Host, TopologyError};
 use crate::wire::Namespace;
@@ -186,12 +186,8 @@ pub(super) fn run<O: EbpfObject>(object: &mut O, program: &str, packet: &Packet)
         return Err(LabError::NoPacketProgram { object, program, kind: loaded.kind });
     }
     let len = packet.frame.len();
-    let refused = |reason: &str, source| LabError::Packet {
-        program: program.to_owned(),
-        len,
-        reason: reason.to_owned(),
-        source,
-    };
+    let refused =
+        |reason: &str, source| LabError::Packet { program: program.to_owned(), len, reason: reason.to_owned(), source };
     if len < ETHERNET {
         return Err(refused("it is shorter than an Ethernet header (14 bytes)", None));
     }
@@ -223,7 +219,7 @@ pub(super) fn run<O: EbpfObject>(object: &mut O, program: &str, packet: &Packet)
     };
     Ok(PacketRun {
         verdict: Verdict::of(loaded.kind, done.verdict),
-        fields: if loaded.kind == "flow_dissector" { Vec::new() } else { diff(&packet.frame, &output) },
+        fields: if loaded.kind == "flow_dissector" { Vec::new() } else { changed_fields(&packet.frame, &output) },
         maps: before.changes(object.object_name())?,
         mark: field(MARK),
         priority: field(PRIORITY),

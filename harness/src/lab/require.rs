@@ -40,9 +40,9 @@ fn line(reason: &str) -> String {
 /// [`LabError::Unmet`] where that could not be found out, as without root, or where a kernel of this release should have
 /// it: neither is a reason to pass. [`LabError::Requirement`].
 pub fn missing(requirements: &[&str]) -> Result<Option<String>, LabError> {
-    let parsed = requirements.iter().map(|text| {
-        text.parse().map_err(|reason| LabError::Requirement { text: (*text).to_owned(), reason })
-    });
+    let parsed = requirements
+        .iter()
+        .map(|text| text.parse().map_err(|reason| LabError::Requirement { text: (*text).to_owned(), reason }));
     let unmet = probe::unmet(&parsed.collect::<Result<Vec<_>, _>>()?);
     if unmet.is_empty() {
         return Ok(None);

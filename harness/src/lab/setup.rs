@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use super::lockstep::{Player, SharedLog, Step};
+use super::lockstep::{Log, Player, Step};
 use super::object::{EbpfObject, ring};
 use super::outcome::{Outcome, Received};
 use super::{Events, LabError, Table};
@@ -126,11 +126,7 @@ impl Lab {
     ///
     /// # Errors
     /// As [`Lab::observe`]; [`LabError::Subject`] for hints for a map that there is not.
-    pub fn observe_with(
-        &mut self,
-        object: &impl EbpfObject,
-        hints: &BTreeMap<String, Hints>,
-    ) -> Result<(), LabError> {
+    pub fn observe_with(&mut self, object: &impl EbpfObject, hints: &BTreeMap<String, Hints>) -> Result<(), LabError> {
         let mut maps = object.maps_by_name();
         maps.sort_by(|(one, _), (other, _)| one.cmp(other));
         if let Some(name) = hints.keys().find(|name| !maps.iter().any(|(map, _)| map == *name)) {
@@ -300,7 +296,7 @@ fn play_lockstep(
     mut frames: impl Iterator<Item = Result<Frame, CaptureError>>,
     observed: &mut [Observed],
 ) -> Result<Outcome, LabError> {
-    let log = SharedLog::new(steps);
+    let log = Log::new(steps);
     let players = steps.iter().map(|step| {
         let player = Player::new(step, &log).map_err(|source| LabError::Socket {
             operation: format!("keep the descriptor of program {}", step.program),
@@ -313,14 +309,18 @@ fn play_lockstep(
     let mut next = |frame: &mut Frame| match frames.next().transpose()? {
         Some(found) => {
             *frame = found;
-            log.begin(frame.side, &frame.data);
             Ok(true)
         }
         None => Ok(false),
     };
-    let played = lockstep::replay(&mut players, &mut next, &AtomicBool::new(false), &mut |_| drain(observed))?;
-    let log = log.take();
-    let objects = log.packets.into_iter().map(|(object, packets)| {
+    let mut received = Vec::new();
+    let mut deliver = |frame: &Frame, data: &[u8]| {
+        received.push(Received { side: frame.side.opposite(), data: data.to_vec() });
+        Ok(())
+    };
+    let stop = AtomicBool::new(false);
+    let played = lockstep::replay_to(&mut players, &mut next, &mut deliver, &stop, &mut |_| drain(observed))?;
+    let objects = log.take().into_iter().map(|(object, packets)| {
         let (verdicts, changes) = packets.finish();
         let seen = |(program, verdicts)| ProgramSeen { program, verdicts, ..ProgramSeen::default() };
         UnderTest { object, programs: verdicts.into_iter().map(seen).collect(), changes, ..UnderTest::default() }
@@ -331,7 +331,7 @@ fn play_lockstep(
         objects: objects.collect(),
         ..Observation::default()
     };
-    Ok(Outcome { observation, received: log.received, notes: Vec::new() })
+    Ok(Outcome { observation, received, notes: Vec::new() })
 }
 
 fn drain(observed: &mut [Observed]) {

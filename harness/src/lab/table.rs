@@ -4,8 +4,8 @@ use std::any::type_name;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::LabError;
@@ -26,12 +26,7 @@ pub struct Table {
 }
 
 impl Table {
-    pub(super) fn open(
-        object: &str,
-        fd: BorrowedFd<'_>,
-        source: Source<'_>,
-        hints: &Hints,
-    ) -> Result<Self, LabError> {
+    pub(super) fn open(object: &str, fd: BorrowedFd<'_>, source: Source<'_>, hints: &Hints) -> Result<Self, LabError> {
         let map = TypedMap::open(fd, source, hints).map_err(LabError::rows(object, source.name))?;
         Ok(Self { object: object.to_owned(), map })
     }
@@ -123,12 +118,7 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) fn open(
-        object: &str,
-        fd: BorrowedFd<'_>,
-        source: Source<'_>,
-        hints: &Hints,
-    ) -> Result<Self, LabError> {
+    pub(super) fn open(object: &str, fd: BorrowedFd<'_>, source: Source<'_>, hints: &Hints) -> Result<Self, LabError> {
         let events = TypedEvents::open(fd, source, hints, DEFAULT_PAGES);
         let events = events.map_err(LabError::rows(object, source.name))?;
         Ok(Self { object: object.to_owned(), map: source.name.to_owned(), events })

@@ -76,7 +76,13 @@ impl Verdict {
             ("tc" | "tcx" | "action", u32::MAX) => Self::TcUnspec,
             ("tc" | "tcx" | "action", _) => TC.get(number as usize).copied().unwrap_or(Self::Other(number)),
             // At egress bit 1 says that the network is congested (BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY, bpf-cgroup.h).
-            ("cgroup_skb", 0..=3) => if number & 1 == 1 { Self::Allow } else { Self::Deny },
+            ("cgroup_skb", 0..=3) => {
+                if number & 1 == 1 {
+                    Self::Allow
+                } else {
+                    Self::Deny
+                }
+            }
             ("socket_filter", _) => Self::Keep(number),
             ("flow_dissector", 0) => Self::Dissected,
             ("flow_dissector", 2) => Self::DissectorDrop,

@@ -16,7 +16,8 @@ use std::time::Instant;
 
 use aya_obj::{Function, Program};
 
-use self::kind::{Kind, kind};
+use self::kind::Kind;
+pub(crate) use self::kind::kind;
 pub use self::statistics::Statistics;
 use super::Object;
 use crate::kernel;
@@ -84,14 +85,16 @@ fn unmeasured(object: &str, program: &str, reason: String) -> ProgramCost {
 }
 
 /// An object's code, ready to be loaded.
-struct Code {
-    parsed: aya_obj::Object,
-    btf: Option<OwnedFd>,
+pub(crate) struct Code {
+    /// What was parsed, relocated.
+    pub(crate) parsed: aya_obj::Object,
+    /// Its types, where the kernel takes them.
+    pub(crate) btf: Option<OwnedFd>,
 }
 
 impl Code {
     /// Follows `aya::EbpfLoader::load` step by step, apart from making maps.
-    fn relocated(object: &Object, elf: &[u8]) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    pub(crate) fn relocated(object: &Object, elf: &[u8]) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let mut parsed = aya_obj::Object::parse(elf)?;
         let features = aya::features();
         let types = match features.btf() {

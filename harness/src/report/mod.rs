@@ -7,6 +7,7 @@ pub mod terminal;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coverage::ProgramCoverage;
 use crate::observation::Observation;
 
 /// Version of the JSON document; raised when a key changes its meaning or goes away.
@@ -92,6 +93,9 @@ pub struct Document {
     /// Everything seen.
     #[serde(flatten)]
     pub observation: Observation,
+    /// What programs under test reached, if that was counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coverage: Vec<ProgramCoverage>,
     /// Schedule keeping, absent in lockstep.
     pub pacing: Option<PacingSummary>,
     /// What the reader must know to judge the numbers: withheld frames, missing probes, an interrupted run.

@@ -108,7 +108,9 @@ pub struct Arranger<'a> {
     sort: Vec<(bool, Vec<String>)>,
     edits: bool,
     actions: HashMap<String, Action>,
+    /// The first [`Arranger::limit`] of them are sorted once there have been more.
     entries: Vec<Entry>,
+    full: bool,
     more: u64,
 }
 
@@ -133,6 +135,7 @@ impl<'a> Arranger<'a> {
             edits: durations || !hints.alias.is_empty() || !hints.buckets.is_empty(),
             actions: HashMap::new(),
             entries: Vec::new(),
+            full: false,
             more: 0,
         }
     }
@@ -156,11 +159,12 @@ impl<'a> Arranger<'a> {
             });
             Box::new(masked)
         });
-        if self.in_order && self.entries.len() >= self.limit {
+        let entry = Entry { row, masked };
+        if self.is_beyond(&entry) {
             self.more += 1;
             return;
         }
-        self.entries.push(Entry { row, masked });
+        self.entries.push(entry);
         if self.entries.len() > self.limit.saturating_mul(2).max(4096) {
             self.truncate();
         }
@@ -190,18 +194,31 @@ impl<'a> Arranger<'a> {
 
     fn truncate(&mut self) {
         if !self.in_order {
-            let (sort, root) = (&self.sort, self.root);
-            self.entries.sort_by(|a, b| {
-                let by_hint = sort.iter().map(|(falling, path)| {
-                    let ordering = compare(at(a.ordered(), root, path), at(b.ordered(), root, path));
-                    if *falling { ordering.reverse() } else { ordering }
-                });
-                let mut by_hint = by_hint.filter(|ordering| ordering.is_ne());
-                by_hint.next().unwrap_or_else(|| by_row(a.ordered(), b.ordered()).then_with(|| by_row(&a.row, &b.row)))
-            });
+            let mut entries = std::mem::take(&mut self.entries);
+            entries.sort_by(|a, b| self.order(a, b));
+            self.entries = entries;
         }
         self.more += self.entries.len().saturating_sub(self.limit) as u64;
         self.entries.truncate(self.limit);
+        self.full = self.entries.len() == self.limit;
+    }
+
+    fn order(&self, a: &Entry, b: &Entry) -> Ordering {
+        let by_hint = self.sort.iter().map(|(falling, path)| {
+            let ordering = compare(at(a.ordered(), self.root, path), at(b.ordered(), self.root, path));
+            if *falling { ordering.reverse() } else { ordering }
+        });
+        let mut by_hint = by_hint.filter(|ordering| ordering.is_ne());
+        by_hint.next().unwrap_or_else(|| by_row(a.ordered(), b.ordered()).then_with(|| by_row(&a.row, &b.row)))
+    }
+
+    /// Whether an entry comes after all that are kept, in which case it need not be: of a large map that is most.
+    fn is_beyond(&self, entry: &Entry) -> bool {
+        match self.limit.checked_sub(1).map(|last| self.entries.get(last)) {
+            None => true,
+            Some(Some(last)) if self.full => self.in_order || self.order(entry, last).is_ge(),
+            Some(_) => false,
+        }
     }
 
     /// Calls `change` for every value in a row for which there is a hint.

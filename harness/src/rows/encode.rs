@@ -256,7 +256,10 @@ impl Writer<'_> {
             }
             return Err(self.wrong(path, expected, shown(value)));
         };
+        // Compilers before clang 16 do not say whether an enum is signed: either is taken.
+        let named = matches!(shape, Shape::Enum { .. }) || matches!(shape, Shape::Bits(bits) if bits.names.is_some());
         let (min, max) = match (signed, bits) {
+            (false, 1..=64) if named => (-(1_i128 << (bits - 1)), (1_i128 << bits) - 1),
             (true, 128) => (i128::MIN, i128::MAX),
             (true, _) => (-(1_i128 << (bits - 1)), (1_i128 << (bits - 1)) - 1),
             (false, 127..) => (0, i128::MAX),

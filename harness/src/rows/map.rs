@@ -80,12 +80,27 @@ impl TypedMap {
     fn with_handle(handle: MapHandle, source: Source<'_>, hints: &Hints) -> Result<Self, RowsError> {
         let formats = hints.formats();
         let types = source.object.and_then(|btf| map_types(btf, source.name));
-        let layout = Layout::of(handle.info(), source, types.as_ref(), "key", &formats)?;
+        let holds_maps = matches!(handle.info().kind, kind::ARRAY_OF_MAPS | kind::HASH_OF_MAPS);
+        let key = if holds_maps { "key.outer" } else { "key" };
+        let layout = Layout::of(handle.info(), source, types.as_ref(), key, &formats)?;
         let inner = types.and_then(|types| types.inner).map(|inner| *inner);
         let mut map =
             Self { name: source.name.to_owned(), handle, layout, hints: hints.clone(), inner, inner_layout: None };
         map.inner_layout = map.inner_from_object(source, &formats)?;
         map.check_hints()?;
+        Ok(map)
+    }
+
+    /// Opens a map that this one holds, with the types that the object gives to the maps in this one, else those that the
+    /// kernel has for it.
+    ///
+    /// # Errors
+    /// [`RowsError::Map`] if `fd` is no map.
+    pub fn inner(&self, fd: BorrowedFd<'_>) -> Result<Self, RowsError> {
+        let mut map = Self::open(fd, Source { name: &self.name, ..Source::default() }, &Hints::default())?;
+        if let Some(layout) = &self.inner_layout {
+            map.layout = layout.clone();
+        }
         Ok(map)
     }
 

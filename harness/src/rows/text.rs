@@ -5,13 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// `0x` and two digits per byte.
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 + 2 * bytes.len());
-    text.push_str("0x");
+    let mut text = Vec::with_capacity(2 + 2 * bytes.len());
+    text.extend_from_slice(b"0x");
     for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    text
+    // Digits and an x.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// The bytes of [`hex`]; nothing if it is not that. Underscores, colons and spaces between bytes are allowed.

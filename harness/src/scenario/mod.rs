@@ -5,6 +5,7 @@ pub mod expect;
 pub mod hint;
 pub mod judge;
 pub mod spec;
+pub mod tiers;
 pub mod trial;
 pub mod variant;
 

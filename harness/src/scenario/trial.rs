@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::variant::Variant;
 use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::capture::{self, Writer};
+use crate::coverage::{self, ProgramCoverage};
 use crate::kernel::probe::{self, Build, Requirement, Unmet};
 use crate::object::Clock;
 use crate::pool::Pool;
@@ -17,7 +18,7 @@ use crate::report::Document;
 use crate::run::{self, Plan, RunError, Step};
 use crate::scenario::spec::Programs;
 use crate::snapshot;
-use crate::subject::source;
+use crate::subject::{SubjectError, source};
 
 /// Time of the first written-out frame: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 const FRAMES_START_NS: u64 = 1_767_225_600_000_000_000;
@@ -66,9 +67,20 @@ pub struct Trial {
     pub root: PathBuf,
     /// The mode.
     pub mode: Mode,
+    /// Whether it is counted which code of objects under test is reached.
+    pub coverage: bool,
 }
 
+/// File of what was reached, below the folder of artefacts.
+pub const COVERAGE: &str = "coverage.json";
+
 impl Trial {
+    /// One scenario in one mode.
+    #[must_use]
+    pub fn new(found: Found, root: &Path, mode: Mode) -> Self {
+        Self { found, root: root.to_owned(), mode, coverage: false }
+    }
+
     /// All trials below `root`: one per scenario and mode, in order.
     ///
     /// # Errors
@@ -79,7 +91,7 @@ impl Trial {
             .into_iter()
             .flat_map(|found| {
                 let modes = found.scenario.modes.clone();
-                modes.into_iter().map(move |mode| Self { found: found.clone(), root: root.to_owned(), mode })
+                modes.into_iter().map(move |mode| Self::new(found.clone(), root, mode))
             })
             .collect())
     }
@@ -91,7 +103,7 @@ impl Trial {
     pub fn named(root: &Path, name: &TrialName) -> Result<Option<Self>, super::ScenarioError> {
         let Some(mode) = name.mode else { return Ok(None) };
         let found = super::find(root, &name.scenario)?.filter(|found| found.scenario.modes.contains(&mode));
-        Ok(found.map(|found| Self { found, root: root.to_owned(), mode }))
+        Ok(found.map(|found| Self::new(found, root, mode)))
     }
 
     /// `family/behaviour [mode]`.
@@ -117,11 +129,23 @@ impl Trial {
     pub fn unmet_on(&self, build: Build<'_>) -> Vec<Unmet> {
         let mut needs = Requirement::of_mode(self.mode);
         needs.extend(self.found.scenario.requires.iter().cloned());
-        let objects = self.found.scenario.programs.objects.iter();
-        if objects.map(|setup| self.found.folder.join(&setup.object)).any(|object| source::must_compile(&object)) {
+        if self.objects().any(|object| source::must_compile(&object)) {
             needs.extend(source::needs());
         }
         probe::unmet_on(&needs, build)
+    }
+
+    /// The objects under test, as files.
+    pub fn objects(&self) -> impl Iterator<Item = PathBuf> {
+        self.found.scenario.programs.objects.iter().map(|setup| self.found.folder.join(&setup.object))
+    }
+
+    /// Compiles those objects under test whose source is newer: for guests, which have no compiler.
+    ///
+    /// # Errors
+    /// A source that cannot be compiled, or no compiler.
+    pub fn compile(&self) -> Result<(), SubjectError> {
+        self.objects().try_for_each(|object| source::bring_up_to_date(&object))
     }
 
     /// Path of the snapshot file: that of `variant`, or the one that all other kernels share.
@@ -142,6 +166,7 @@ impl Trial {
     ) -> Result<Seen, RunError> {
         let plan = self.plan(artefacts)?;
         let mut document = run::run_with(Pool::shared(), &plan, stop, step)?;
+        self.keep_coverage(std::mem::take(&mut document.coverage), artefacts)?;
         // Where the repository lies says nothing about the run.
         document.capture.file =
             plan.capture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -162,6 +187,17 @@ impl Trial {
             });
         }
         Ok(Seen { document, text, failures })
+    }
+
+    fn keep_coverage(&self, programs: Vec<ProgramCoverage>, artefacts: &Path) -> Result<(), RunError> {
+        if programs.is_empty() {
+            return Ok(());
+        }
+        let path = artefacts.join(COVERAGE);
+        let text = coverage::render::json(&coverage::Report { programs });
+        std::fs::create_dir_all(artefacts)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|source| RunError::Artefact { path, source })
     }
 
     /// What must hold on the running kernel: a declared difference may replace single expectations.
@@ -206,6 +242,7 @@ impl Trial {
         let mut programs = self.found.scenario.programs.clone();
         for setup in &mut programs.objects {
             setup.object = self.found.folder.join(&setup.object);
+            setup.coverage = self.coverage;
             source::bring_up_to_date(&setup.object)?;
         }
         Ok(programs)

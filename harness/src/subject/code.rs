@@ -43,9 +43,14 @@ pub enum LoadError {
     /// The kernel's types are not to be had.
     #[error(transparent)]
     Types(#[from] BtfError),
+    /// Its reads of the clock cannot be replaced.
+    #[error("cannot give it a virtual clock: {0}")]
+    Clock(String),
     /// The verifier refused it.
     #[error("kernel {kernel} refused it: {error}\n{tail}")]
     Refused {
+        /// Name of the program.
+        program: String,
         /// Release of the running kernel.
         kernel: String,
         /// The last lines of the verifier's log.
@@ -113,6 +118,11 @@ impl LoadedProgram {
 impl Code {
     /// Loads it.
     pub(super) fn load(&self, name: &str, target: Option<&str>) -> Result<LoadedProgram, LoadError> {
+        self.load_with_log(name, target).map(|(loaded, _)| loaded)
+    }
+
+    /// Loads it; the log is the verifier's, of statistics alone.
+    pub(super) fn load_with_log(&self, name: &str, target: Option<&str>) -> Result<(LoadedProgram, String), LoadError> {
         let target = target.or(self.target.as_deref());
         let btf_id = self.btf_id(target)?;
         let load = ProgramLoad {
@@ -128,14 +138,12 @@ impl Code {
         let mut log = vec![0_u8; SHORT_LOG];
         let (result, load_us) = timed(&load, sys::LOG_STATISTICS, &mut log);
         match result {
-            Ok(fd) => Ok(LoadedProgram {
-                name: name.to_owned(),
-                kind: self.kind,
-                target: target.map(str::to_owned),
-                statistics: Statistics::parse(&text(&log)).ok(),
-                load_us,
-                fd,
-            }),
+            Ok(fd) => {
+                let log = text(&log);
+                let statistics = Statistics::parse(&log).ok();
+                let (name, target) = (name.to_owned(), target.map(str::to_owned));
+                Ok((LoadedProgram { name, kind: self.kind, target, statistics, load_us, fd }, log))
+            }
             Err(source) => Err(refusal(&load, source)),
         }
     }
@@ -191,8 +199,13 @@ fn refusal(load: &ProgramLoad<'_>, error: io::Error) -> LoadError {
     // The error of the first load is the kernel's answer; a log that is too small gives another one.
     let _ = timed(load, VERBOSE, &mut log);
     let log = text(&log);
-    let tail = crate::object::last_lines(&log, 12);
-    LoadError::Refused { kernel: kernel::release(), tail, log, error }
+    let mut tail = crate::object::last_lines(&log, 12);
+    if log.contains("GPL") {
+        let license = load.license.to_string_lossy();
+        let license = if license.is_empty() { "none".to_owned() } else { format!("{license:?}") };
+        tail.push_str(&format!("\nthe object's licence (section license) is {license}"));
+    }
+    LoadError::Refused { program: load.name.to_owned(), kernel: kernel::release(), tail, log, error }
 }
 
 /// The log up to its zero byte.

@@ -1,7 +1,7 @@
 //! Entries of maps that are not plain values: maps in maps, interfaces; and values without types.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use serde_json::Value;
 
@@ -56,8 +56,14 @@ pub(super) fn encode_key(map: &MapHandle, source: Source<'_>, key: &Value) -> Re
     }
 }
 
-/// The inner map at `key` of a map of maps: the one that is there, or a new one as the object describes them.
-pub(super) fn inner(outer: &MapHandle, key: &[u8], source: Source<'_>) -> Result<MapHandle, Failure> {
+/// The inner map at `key` of a map of maps: the one that is there, or a new one as the object describes them. `loaded`
+/// are the object's types in the kernel.
+pub(super) fn inner(
+    outer: &MapHandle,
+    key: &[u8],
+    source: Source<'_>,
+    loaded: Option<BorrowedFd<'_>>,
+) -> Result<MapHandle, Failure> {
     if let Some(value) = outer.lookup(key)? {
         let id = value.first_chunk().map_or(0, |id| u32::from_ne_bytes(*id));
         if id != 0 {
@@ -66,18 +72,30 @@ pub(super) fn inner(outer: &MapHandle, key: &[u8], source: Source<'_>) -> Result
     }
     let types = source.object.and_then(|btf| Some((btf, *map_types(btf, source.name)?.inner?)));
     let (btf, types) = types.ok_or("the object does not say what its inner maps are like")?;
-    let made = MapHandle::from_fd(create(btf, &types)?)?;
-    outer.update(Some(key), &made.fd().as_raw_fd().to_ne_bytes(), 0)?;
-    Ok(made)
+    let ids = types.key.zip(types.value);
+    let typed = loaded.zip(ids).map(|(loaded, (key, value))| (loaded, key, value));
+    // An inner map must be like the pattern (bpf_map_meta_equal), from 5.15 to 6.1 in that it has types or has none, too:
+    // a map without differs in `timer_off`. With which the loader made the pattern it does not say.
+    let mut last: Failure = "there are no types to make it with".into();
+    for typed in [typed, None] {
+        let made = create(btf, &types, typed).and_then(|made| {
+            outer.update(Some(key), &made.fd().as_raw_fd().to_ne_bytes(), 0)?;
+            Ok(made)
+        });
+        match made {
+            Ok(made) => return Ok(made),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
-fn create(btf: &Btf, types: &MapTypes) -> Result<std::os::fd::OwnedFd, Failure> {
+fn create(btf: &Btf, types: &MapTypes, typed: Option<(BorrowedFd<'_>, u32, u32)>) -> Result<MapHandle, Failure> {
     let size = |id: Option<u32>, size: Option<u32>| {
         let of_type = id.and_then(|id| btf.size(id)).and_then(|size| u32::try_from(size).ok());
         of_type.or(size).unwrap_or_default()
     };
-    // The kernel compares the inner map's properties with those of the pattern (bpf_map_meta_equal), not its types.
-    Ok(sys::create_map(&MapSpec {
+    Ok(MapHandle::from_fd(sys::create_map(&MapSpec {
         kind: types.kind.unwrap_or(map_kind::HASH),
         key_size: size(types.key, types.key_size),
         value_size: size(types.value, types.value_size),
@@ -85,8 +103,8 @@ fn create(btf: &Btf, types: &MapTypes) -> Result<std::os::fd::OwnedFd, Failure> 
         flags: types.map_flags.unwrap_or_default(),
         name: "inner",
         inner: None,
-        types: None,
-    })?)
+        types: typed,
+    })?)?)
 }
 
 /// Puts an interface into a device map: its number, and no program (`struct bpf_devmap_val`).

@@ -14,9 +14,12 @@ mod maps;
 mod observer;
 mod options;
 mod packets;
+mod place;
+mod probed;
 pub mod source;
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,8 +28,10 @@ use sha2::{Digest as _, Sha256};
 pub use self::code::{Code, LoadError, LoadedProgram};
 pub use self::observer::{AttachSetup, Setup, SubjectObserver};
 pub use self::options::{Loader, SubjectOptions};
-pub use self::packets::class;
-pub(crate) use self::packets::{Packets, diff};
+pub(crate) use self::packets::Packets;
+pub use self::packets::{changed_fields, class};
+use self::probed::{Covered, VirtualClock};
+use crate::coverage::{Counting, Identity, ProgramCoverage};
 use crate::kernel;
 use crate::object::elf::{Elf, ElfError};
 use crate::object::section::SectionError;
@@ -98,6 +103,17 @@ pub enum SubjectError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nothing says where any of its programs belongs.
+    #[error(
+        "object {object} has no program whose section says where it is attached{}",
+        if programs.is_empty() { "; it has none at all".to_owned() } else { format!(": name one of {}", programs.join(", ")) }
+    )]
+    Nowhere {
+        /// The object.
+        object: String,
+        /// Its programs, each with its section.
+        programs: Vec<String>,
     },
     /// A program cannot go to a hook.
     #[error("cannot attach program {program} of object {object}: {reason}")]
@@ -195,6 +211,10 @@ pub struct Subject {
     code: BTreeMap<String, Code>,
     loaded: BTreeMap<String, Arc<LoadedProgram>>,
     offsets: BTreeMap<String, u64>,
+    clock: Option<VirtualClock>,
+    counting: Option<Counting>,
+    /// By program; or why it is not covered.
+    covered: BTreeMap<String, Result<Covered, String>>,
     /// After `code`, which does not outlive it.
     #[allow(dead_code, reason = "held to be dropped")]
     keep: Keep,
@@ -231,8 +251,19 @@ impl Subject {
         options.check(name, &elf)?;
         let (loader, prepared) = prepare(name, bytes, &elf, options)?;
         let offsets = elf.globals.iter().map(|global| (global.name.clone(), global.offset as u64)).collect();
+        let clock = match options.virtual_clock {
+            true => Some(VirtualClock::new().map_err(|source| SubjectError::Map {
+                object: name.to_owned(),
+                map: "(of the virtual clock)".to_owned(),
+                source: Box::new(source),
+            })?),
+            false => None,
+        };
         let subject = Self {
             offsets,
+            clock,
+            counting: options.coverage,
+            covered: BTreeMap::new(),
             name: name.to_owned(),
             sha256: format!("{:x}", Sha256::digest(bytes)),
             elf,
@@ -310,15 +341,45 @@ impl Subject {
         {
             return Ok(Arc::clone(loaded));
         }
-        let loaded = self.code(program)?.load(program, target).map_err(|source| SubjectError::Load {
-            object: self.name.clone(),
-            program: program.to_owned(),
-            source,
-        })?;
-        let loaded = Arc::new(loaded);
+        let loaded = Arc::new(self.load_code(program, target)?);
         self.loaded.insert(program.to_owned(), Arc::clone(&loaded));
         self.fill_arrays(program, &loaded)?;
         Ok(loaded)
+    }
+
+    fn load_code(&mut self, program: &str, target: Option<&str>) -> Result<LoadedProgram, SubjectError> {
+        let failed = |object: &str, source| SubjectError::Load {
+            object: object.to_owned(),
+            program: program.to_owned(),
+            source,
+        };
+        let mut code = self.code(program)?.clone();
+        if let Some(clock) = &self.clock {
+            code = clock.wind(&code).map_err(|reason| failed(&self.name, LoadError::Clock(reason)))?;
+        }
+        let Some(counting) = self.counting else {
+            return code.load(program, target).map_err(|source| failed(&self.name, source));
+        };
+        let identity = Identity { object: &self.name, digest: &self.sha256, program };
+        let loaded = probed::load_covered(&code, identity, target, self.elf.btf.as_ref(), counting);
+        let (loaded, covered) = loaded.map_err(|source| failed(&self.name, source))?;
+        self.covered.insert(program.to_owned(), covered);
+        Ok(loaded)
+    }
+
+    /// Sets the time that programs read where they have a virtual clock, ns.
+    pub fn set_clock(&self, time_ns: u64) {
+        if let Some(clock) = &self.clock {
+            clock.set(time_ns);
+        }
+    }
+
+    /// What each loaded program reached so far, or why that is not known. Empty unless asked for by
+    /// [`SubjectOptions::coverage`].
+    pub fn coverage(&self) -> impl Iterator<Item = (&str, Result<ProgramCoverage, String>)> {
+        self.covered.iter().map(|(program, covered)| {
+            (program.as_str(), covered.as_ref().map_err(Clone::clone).and_then(Covered::coverage))
+        })
     }
 
     /// The programs that are loaded.
@@ -354,6 +415,11 @@ impl Subject {
         updated.map_err(|source| self.map_error(map, source))
     }
 
+    /// The object's types in the kernel, if it took them.
+    pub(crate) fn loaded_types(&self) -> Option<BorrowedFd<'_>> {
+        self.code.values().find_map(|code| code.btf.as_ref()).map(|types| types.as_fd())
+    }
+
     /// Places of global variables in their sections, by name.
     pub(crate) fn offsets(&self) -> &BTreeMap<String, u64> {
         &self.offsets
@@ -379,6 +445,8 @@ pub(crate) fn missing(object: &str, what: &str, name: &str, known: Vec<String>) 
 }
 
 const PROG_ARRAY: u32 = 3;
+/// `BPF_MAP_TYPE_INSN_ARRAY` of `enum bpf_map_type` (6.19).
+const LAST_MAP_TYPE: u32 = 34;
 
 /// Asks the libraries in their order, or the one that was asked for.
 fn prepare(name: &str, bytes: &[u8], elf: &Elf, options: &SubjectOptions) -> Result<(Loader, Prepared), SubjectError> {
@@ -400,5 +468,7 @@ fn prepare(name: &str, bytes: &[u8], elf: &Elf, options: &SubjectOptions) -> Res
             Err(reason) => reasons.push(format!("{loader}: {reason}")),
         }
     }
+    let strange = elf.maps.iter().filter_map(|map| Some((&map.name, map.kind.filter(|kind| *kind > LAST_MAP_TYPE)?)));
+    reasons.extend(strange.map(|(map, kind)| format!("map {map} is of type {kind}, which no kernel known here has")));
     Err(SubjectError::Refused { object: name.to_owned(), reasons })
 }

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::packets::Packets;
+use super::place;
 use super::{Loader, Subject, SubjectError, SubjectOptions};
+use crate::coverage::{Counting, ProgramCoverage};
 use crate::hook::{Hook, HookKind};
 use crate::kernel::tracefs::Printed;
-use crate::object::ObjectError;
 use crate::object::elf::Elf;
+use crate::object::{Clock, ObjectError};
 use crate::observation::{Observation, ProgramSeen, UnderTest, VerdictCount};
 use crate::rows::{Aliases, DEFAULT_PAGES, Hints, MapRows, ReadOptions, Source, TypedEvents, TypedMap, encode_global};
 use crate::suite::{Attach, Loaded, Observer, Programs, WatchedHost};
@@ -31,7 +33,9 @@ pub struct Setup {
     /// Global variables and their values before anything runs.
     #[serde(default)]
     pub globals: BTreeMap<String, Value>,
-    /// Entries of maps before anything runs: a table from key to value, or a list of `{ key, value }`.
+    /// Entries of maps before anything runs: a table from key to value, or a list of `{ key, value }`. In wire mode
+    /// `"@HOST"` stands for the inode number of a host's network namespace and `"@HOST.INTERFACE"` for the index of an
+    /// interface; entries that have one are left out in lockstep mode, which has neither.
     #[serde(default)]
     pub maps: BTreeMap<String, Value>,
     /// Sizes of maps, elements.
@@ -49,6 +53,9 @@ pub struct Setup {
     /// test, since both speak of the machine.
     #[serde(skip)]
     pub look: bool,
+    /// Whether it is counted which instructions and lines are reached.
+    #[serde(skip)]
+    pub coverage: bool,
 }
 
 /// One program of an object under test.
@@ -66,13 +73,13 @@ pub struct AttachSetup {
     pub priority: i32,
 }
 
-/// A map entry whose value is known only once the network stands: an interface.
+/// A map entry that is known only once the network stands.
 #[derive(Debug)]
-struct Late {
-    map: String,
-    key: Value,
-    /// `HOST.INTERFACE`.
-    interface: String,
+enum Late {
+    /// An interface, `HOST.INTERFACE`, in a device map.
+    Device { map: String, key: Value, interface: String },
+    /// One that names places.
+    Places { map: String, key: Option<Value>, value: Value },
 }
 
 /// An object under test that takes part in a run.
@@ -96,7 +103,7 @@ impl SubjectObserver {
     ///
     /// # Errors
     /// [`SubjectError`]; a program, map, global, entry or hint that does not fit the object.
-    pub fn new(setup: &Setup, bytes: &[u8], name: &str) -> Result<Self, SubjectError> {
+    pub fn new(setup: &Setup, bytes: &[u8], name: &str, clock: Clock) -> Result<Self, SubjectError> {
         let elf = Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })?;
         let attaches = attaches(name, setup, &elf)?;
         let options = SubjectOptions {
@@ -104,6 +111,12 @@ impl SubjectObserver {
             globals: globals(name, setup, &elf)?,
             max_entries: setup.max_entries.iter().map(|(map, entries)| (map.clone(), *entries)).collect(),
             programs: wanted(&attaches, setup, &elf),
+            virtual_clock: clock == Clock::Virtual,
+            // Runs of test-run follow each other; on the wire they may overlap.
+            coverage: setup.coverage.then_some(match clock {
+                Clock::Virtual => Counting::Plain,
+                _ => Counting::Atomic,
+            }),
         };
         let subject = Subject::from_bytes(name, bytes, &options)?;
         Self::with_subject(subject, setup, attaches)
@@ -152,7 +165,9 @@ impl SubjectObserver {
     fn seen(&self, attach: &Attach, verdicts: &mut BTreeMap<String, Vec<VerdictCount>>) -> ProgramSeen {
         let loaded = self.subject.loaded().find(|(name, _)| *name == attach.program);
         let counted = loaded.filter(|_| self.statistics.is_some());
-        let counted = counted.and_then(|(_, program)| sys::program_runs(program.as_fd()).ok());
+        // A program that another calls, as the lab's own calls XDP programs on the wire, is not counted by the kernel.
+        let counted =
+            counted.and_then(|(_, program)| sys::program_runs(program.as_fd()).ok()).filter(|(runs, _)| *runs > 0);
         ProgramSeen {
             program: attach.program.clone(),
             hook: attach.hook.to_string(),
@@ -200,19 +215,43 @@ impl SubjectObserver {
             let typed = TypedMap::open(handle.fd(), self.source(&map), &self.hints(&map))
                 .map_err(|error| self.subject.map_error(&map, error))?;
             for (key, value) in pairs(&self.subject, &map, &entries)? {
+                if key.as_ref().is_some_and(place::is_in) || place::is_in(&value) {
+                    self.late.push(Late::Places { map: map.clone(), key, value });
+                    continue;
+                }
                 match kind {
                     map_kind::PROG_ARRAY => self.put_program(&map, key.as_ref(), &value)?,
-                    map_kind::DEVMAP | map_kind::DEVMAP_HASH if value.is_string() => self.late.push(Late {
+                    map_kind::DEVMAP | map_kind::DEVMAP_HASH if value.is_string() => self.late.push(Late::Device {
                         map: map.clone(),
                         key: key.unwrap_or_default(),
                         interface: value.as_str().unwrap_or_default().to_owned(),
                     }),
-                    map_kind::ARRAY_OF_MAPS | map_kind::HASH_OF_MAPS => self.put_inner(&map, key.as_ref(), &value)?,
+                    map_kind::ARRAY_OF_MAPS | map_kind::HASH_OF_MAPS => self.put_inner(&typed, key.as_ref(), &value)?,
                     _ => typed.set(key.as_ref(), &value).map_err(|error| self.subject.map_error(&map, error))?,
                 }
             }
         }
         Ok(())
+    }
+
+    fn fill_late(&self, late: &Late, hosts: &[WatchedHost]) -> Result<(), SubjectError> {
+        match late {
+            Late::Device { map, key, interface } => {
+                let wrong = |what: String| self.subject.map_error(map, what);
+                let ifindex = place::number(interface, hosts).map_err(wrong)?;
+                let set = super::maps::set_interface(self.subject.map(map)?, key, ifindex);
+                set.map_err(|source| self.subject.map_error(map, source))
+            }
+            Late::Places { map, key, value } => {
+                let wrong = |what: String| self.subject.map_error(map, what);
+                let resolved = |part: &Value| place::resolve(part, hosts).map_err(wrong);
+                let (key, value) = (key.as_ref().map(resolved).transpose()?, resolved(value)?);
+                let handle = self.subject.map(map)?;
+                let typed = TypedMap::open(handle.fd(), self.source(map), &self.hints(map));
+                let typed = typed.map_err(|error| self.subject.map_error(map, error))?;
+                typed.set(key.as_ref(), &value).map_err(|error| self.subject.map_error(map, error))
+            }
+        }
     }
 
     fn put_program(&mut self, map: &str, slot: Option<&Value>, program: &Value) -> Result<(), SubjectError> {
@@ -225,14 +264,14 @@ impl SubjectObserver {
     }
 
     /// Entries of an inner map: one that the object put there, or a new one like it.
-    fn put_inner(&mut self, map: &str, key: Option<&Value>, entries: &Value) -> Result<(), SubjectError> {
+    fn put_inner(&mut self, typed: &TypedMap, key: Option<&Value>, entries: &Value) -> Result<(), SubjectError> {
+        let map = typed.name();
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| self.subject.map_error(map, error);
         let key = key.ok_or_else(|| failed("an element of a map of maps has a key".into()))?;
         let outer = self.subject.map(map)?;
         let key = super::maps::encode_key(outer, self.source(map), key).map_err(failed)?;
-        let inner = super::maps::inner(outer, &key, self.source(map)).map_err(failed)?;
-        let typed = TypedMap::open(inner.fd(), Source { name: map, ..Source::default() }, &Hints::default());
-        let typed = typed.map_err(|error| failed(error.into()))?;
+        let inner = super::maps::inner(outer, &key, self.source(map), self.subject.loaded_types()).map_err(failed)?;
+        let typed = typed.inner(inner.fd()).map_err(|error| failed(error.into()))?;
         for (key, value) in pairs(&self.subject, map, entries)? {
             typed.set(key.as_ref(), &value).map_err(|error| failed(error.into()))?;
         }
@@ -329,6 +368,11 @@ fn attaches(object: &str, setup: &Setup, elf: &Elf) -> Result<Vec<Attach>, Subje
         });
         chosen =
             by_section.map(|program| AttachSetup { program: program.name.clone(), ..AttachSetup::default() }).collect();
+        if chosen.is_empty() {
+            // A run of nothing would look like one in which nothing happened.
+            let programs = elf.programs.iter().map(|program| format!("{} ({})", program.name, program.section));
+            return Err(SubjectError::Nowhere { object: object.to_owned(), programs: programs.collect() });
+        }
     }
     chosen.sort_by_key(|attach| attach.priority);
     chosen.into_iter().map(|attach| placed(object, elf, attach)).collect()
@@ -409,8 +453,16 @@ impl Observer for SubjectObserver {
         &mut self.subject
     }
 
-    /// An object under test reads the kernel's clock.
-    fn set_clock(&self, _time_ns: u64) {}
+    fn set_clock(&self, time_ns: u64) {
+        self.subject.set_clock(time_ns);
+    }
+
+    fn coverage(&self) -> Vec<Result<ProgramCoverage, String>> {
+        let named = |(program, covered): (&str, Result<ProgramCoverage, String>)| {
+            covered.map_err(|why| format!("program {program} of object {} is not covered: {why}", self.subject.name()))
+        };
+        self.subject.coverage().map(named).collect()
+    }
 
     fn changes_packets(&self) -> bool {
         true
@@ -422,16 +474,7 @@ impl Observer for SubjectObserver {
 
     fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError> {
         for late in &self.late {
-            let found = late.interface.split_once('.').and_then(|(host, interface)| {
-                let host = hosts.iter().find(|known| known.name == host)?;
-                host.interfaces.iter().find(|(name, _)| name == interface)
-            });
-            let Some((_, ifindex)) = found else {
-                let what = format!("there is no interface {} in the topology", late.interface);
-                return Err(Box::new(self.subject.map_error(&late.map, what)).into());
-            };
-            let set = super::maps::set_interface(self.subject.map(&late.map).map_err(Box::new)?, &late.key, *ifindex);
-            set.map_err(|source| Box::new(self.subject.map_error(&late.map, source)))?;
+            self.fill_late(late, hosts).map_err(Box::new)?;
         }
         Ok(())
     }

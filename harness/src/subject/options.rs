@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{SubjectError, missing};
+use crate::coverage::Counting;
 use crate::object::elf::Elf;
 
 /// The library that makes an object's maps and relocates its code.
@@ -47,6 +48,10 @@ pub struct SubjectOptions {
     pub max_entries: Vec<(String, u32)>,
     /// The only programs that matter: others may lack what they need of the kernel. All of them if none is named.
     pub programs: Vec<String>,
+    /// Whether programs read a clock that [`super::Subject::set_clock`] sets, instead of the kernel's.
+    pub virtual_clock: bool,
+    /// Whether it is counted which instructions are reached, and how.
+    pub coverage: Option<Counting>,
 }
 
 impl SubjectOptions {

@@ -27,7 +27,7 @@ impl Packets {
         if before == after || self.changes.len() >= MOST_CHANGES {
             return;
         }
-        let fields = diff(before, after);
+        let fields = changed_fields(before, after);
         let names = fields.iter().map(|field| field.field.clone()).collect();
         let change = self.changes.entry((program.to_owned(), class.clone(), names)).or_insert_with(|| Change {
             program: program.to_owned(),
@@ -189,7 +189,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The fields in which two packets differ, `length` first.
-pub(crate) fn diff(before: &[u8], after: &[u8]) -> Vec<ChangedField> {
+#[must_use]
+pub fn changed_fields(before: &[u8], after: &[u8]) -> Vec<ChangedField> {
     let mut changed = Vec::new();
     if before.len() != after.len() {
         changed.push(ChangedField {
@@ -263,11 +264,11 @@ mod tests {
     #[test]
     fn changed_fields_are_named_with_both_values() {
         let (before, after) = (tcp(64, 80, b"hello"), tcp(63, 80, b"hello"));
-        let changed: Vec<String> = diff(&before, &after).into_iter().map(|field| field.field).collect();
+        let changed: Vec<String> = changed_fields(&before, &after).into_iter().map(|field| field.field).collect();
         assert_eq!(changed, ["ipv4.ttl", "ipv4.checksum"]);
-        let longer = diff(&before, &tcp(64, 80, b"hello world"));
+        let longer = changed_fields(&before, &tcp(64, 80, b"hello world"));
         assert_eq!((longer[0].field.as_str(), longer[0].after.as_deref()), ("length", Some("65")));
-        assert!(diff(&before, &before).is_empty());
+        assert!(changed_fields(&before, &before).is_empty());
     }
 
     #[test]
@@ -286,7 +287,7 @@ mod tests {
         let mut bytes: Vec<u8> = (0..=255).collect();
         for len in 0..256 {
             bytes.rotate_left(7);
-            let _ = (class(&bytes[..len]), diff(&bytes[..len], &bytes[len / 2..]));
+            let _ = (class(&bytes[..len]), changed_fields(&bytes[..len], &bytes[len / 2..]));
         }
     }
 }

@@ -34,12 +34,27 @@ fn source_of(object: &Path) -> PathBuf {
     object.with_extension("c")
 }
 
-/// Whether there is a source, and the object file is missing or older.
+/// Whether an object file is made from a source beside it, so that it is no input itself.
+#[must_use]
+pub fn is_compiled(object: &Path) -> bool {
+    object.extension().is_some_and(|ending| ending == "o") && source_of(object).is_file()
+}
+
+/// Whether there is a source, and the object file is missing, or older than the source or a header beside it.
 #[must_use]
 pub fn must_compile(object: &Path) -> bool {
     let modified = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    let Some(source) = modified(&source_of(object)) else { return false };
-    modified(object).is_none_or(|object| object < source)
+    let source = source_of(object);
+    let Some(written) = modified(&source) else { return false };
+    let Some(made) = modified(object) else { return true };
+    let beside = std::fs::read_dir(folder_of(&source)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let headers = beside.filter(|path| path.extension().is_some_and(|ending| ending == "h"));
+    headers.filter_map(|header| modified(&header)).chain([written]).any(|written| made < written)
+}
+
+/// The folder that a file is in.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What compiling needs.
@@ -63,13 +78,10 @@ pub fn bring_up_to_date(object: &Path) -> Result<(), crate::subject::SubjectErro
 /// [`SourceError`].
 pub fn compile(source: &Path, object: &Path) -> Result<(), SourceError> {
     let failed = |error| SourceError::Run { path: source.to_owned(), source: error };
-    let folder = source.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(source);
     // Several tests may compile the same source: each puts a whole file in place.
-    let made = tempfile::Builder::new()
-        .prefix(".compiling")
-        .suffix(".o")
-        .tempfile_in(object.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-        .map_err(failed)?;
+    let made =
+        tempfile::Builder::new().prefix(".compiling").suffix(".o").tempfile_in(folder_of(object)).map_err(failed)?;
     let compiler = tools::find(COMPILER).unwrap_or_else(|| COMPILER.into());
     let (arch, multiarch) = match std::env::consts::ARCH {
         "x86_64" => ("x86", "x86_64-linux-gnu".to_owned()),
@@ -98,4 +110,30 @@ pub fn compile(source: &Path, object: &Path) -> Result<(), SourceError> {
     // Objects are for everybody to read, as a compiler leaves them.
     use std::os::unix::fs::PermissionsExt as _;
     file.set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn an_object_is_made_again_when_its_source_or_a_header_beside_it_is_newer() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str, seconds: u64| {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        let object = folder.path().join("fw.bpf.o");
+        written("fw.bpf.o", 100);
+        assert!(!must_compile(&object) && !is_compiled(&object), "an object without a source is what it is");
+        written("fw.bpf.c", 90);
+        written("common.h", 80);
+        assert!(!must_compile(&object) && is_compiled(&object));
+        written("common.h", 110);
+        assert!(must_compile(&object));
+        written("common.h", 80);
+        written("fw.bpf.c", 101);
+        assert!(must_compile(&object));
+    }
 }

@@ -101,6 +101,16 @@ pub fn costs() -> Vec<ProgramCost> {
     OBJECTS.iter().flat_map(of).collect()
 }
 
+/// Shows `visit` each object that could be loaded, with its name, its ELF, and the targets of its tracing programs.
+#[cfg(test)]
+pub(crate) fn each(visit: &mut dyn FnMut(&'static str, &'static [u8], &Object, &Targets)) {
+    for Entry { name, elf, load, .. } in &OBJECTS {
+        if let Ok(loaded) = load() {
+            visit(name, elf, loaded.object(), &loaded.targets());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ pub mod tcp_state;
 
 use std::os::fd::OwnedFd;
 
+use crate::coverage::ProgramCoverage;
 use crate::hook::Hook as UserHook;
 use crate::object::{Object, ObjectError};
 use crate::observation::{self, Observation};
@@ -111,6 +112,10 @@ pub trait Observer: Send {
     /// Whether programs may change packets, so that the next one must see what the one before left.
     fn changes_packets(&self) -> bool {
         false
+    }
+    /// What each program reached, or why that is not known; nothing where it is not counted.
+    fn coverage(&self) -> Vec<Result<ProgramCoverage, String>> {
+        Vec::new()
     }
     /// Takes note of what a program did to a packet in lockstep mode: its verdict by name, the packet's number and bytes
     /// before, and its bytes after. Called only where [`Observer::changes_packets`].

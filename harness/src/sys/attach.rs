@@ -18,6 +18,48 @@ pub fn link_to_descriptor(program: BorrowedFd<'_>, target: BorrowedFd<'_>, attac
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
+/// Where a program goes among those at a tcx hook.
+#[derive(Clone, Copy, Debug)]
+pub enum TcxPosition<'a> {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
+    /// Right after the one of that link.
+    After(BorrowedFd<'a>),
+}
+
+/// Attaches a tc program to an interface by a BPF link (since 6.6: 053c8e1f235d), which ends when it is dropped.
+/// `attach` is `BPF_TCX_INGRESS` or `BPF_TCX_EGRESS`.
+///
+/// # Errors
+/// The kernel's: `EINVAL` where it does not support that.
+pub fn link_tcx(program: BorrowedFd<'_>, ifindex: u32, attach: u32, position: TcxPosition<'_>) -> io::Result<OwnedFd> {
+    const BEFORE: u32 = 1 << 3;
+    const AFTER: u32 = 1 << 4;
+    const RELATIVE_TO_LINK: u32 = 1 << 13;
+    /// `link_create` with its part for tcx.
+    #[repr(C)]
+    struct Attr {
+        program: u32,
+        ifindex: u32,
+        attach: u32,
+        flags: u32,
+        relative: u32,
+        padding: u32,
+        revision: u64,
+    }
+    let (flags, relative) = match position {
+        TcxPosition::First => (BEFORE, 0),
+        TcxPosition::Last => (AFTER, 0),
+        TcxPosition::After(link) => (AFTER | RELATIVE_TO_LINK, link.as_raw_fd().cast_unsigned()),
+    };
+    let program = program.as_raw_fd().cast_unsigned();
+    let mut attr = Attr { program, ifindex, attach, flags, relative, padding: 0, revision: 0 };
+    // SAFETY: laid out as BPF_LINK_CREATE reads it; it holds no pointer.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
+}
+
 /// Attaches a raw tracepoint program to the tracepoint `name`, until the result is dropped.
 ///
 /// # Errors

@@ -71,10 +71,13 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Captures that lie elsewhere, and required tools.
+    /// Captures and objects that lie elsewhere, and required tools.
     #[must_use]
     pub fn of(trials: &[Trial]) -> Self {
-        let files = trials.iter().filter_map(|trial| trial.found.capture(&trial.root)).collect();
+        let captures = trials.iter().filter_map(|trial| trial.found.capture(&trial.root));
+        // A scenario whose object is missing says so itself.
+        let objects = trials.iter().flat_map(Trial::objects).filter(|object| object.is_file());
+        let files = captures.chain(objects).collect();
         let required = trials.iter().flat_map(|trial| &trial.found.scenario.requires);
         let tools = required.filter_map(Requirement::tool).map(str::to_owned);
         Self { files, tools: tools.collect(), ..Self::default() }

@@ -15,10 +15,14 @@ pub(super) fn may_be_verdict(reason: &str) -> bool {
 pub(super) struct AtSide {
     /// The XDP program under test.
     pub(super) xdp: Option<String>,
-    /// The tc ingress programs in their order.
+    /// The tc ingress programs in their order, those of tcx first.
     pub(super) ingress: Vec<String>,
-    /// The tc egress programs in their order.
+    /// How many of them are of tcx.
+    pub(super) ingress_tcx: usize,
+    /// The tc egress programs in their order, those of tcx first.
     pub(super) egress: Vec<String>,
+    /// How many of them are of tcx.
+    pub(super) egress_tcx: usize,
 }
 
 /// The same of both sides.
@@ -141,7 +145,12 @@ mod tests {
     use super::*;
 
     fn programs() -> Programs {
-        let side = AtSide { xdp: Some("x".into()), ingress: vec!["a".into(), "b".into()], egress: vec!["e".into()] };
+        let side = AtSide {
+            xdp: Some("x".into()),
+            ingress: vec!["a".into(), "b".into()],
+            egress: vec!["e".into()],
+            ..AtSide::default()
+        };
         Programs([side.clone(), side])
     }
 

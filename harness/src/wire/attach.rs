@@ -11,7 +11,7 @@ use super::place::{Place, Port};
 use crate::cgroup::OwnGroup;
 use crate::hook::{Hook, HookKind};
 use crate::suite::{Loaded, Programs};
-use crate::sys::{self, TcDirection, TcFilter};
+use crate::sys::{self, TcDirection, TcFilter, TcxPosition};
 use crate::topology::Network;
 
 mod elsewhere;
@@ -133,13 +133,18 @@ pub(super) fn attach_tc(
     within(program, port, direction_name(direction), filter).map(Attached::Filter)
 }
 
-fn attach_tcx(program: Named<'_>, port: &Port, direction: TcDirection) -> Result<Attached, WireError> {
+/// Attaches a tc program by a link, before all of clsact.
+pub(super) fn attach_tcx(
+    program: Named<'_>,
+    port: &Port,
+    direction: TcDirection,
+    position: TcxPosition<'_>,
+) -> Result<OwnedFd, WireError> {
     let (attach, hook) = match direction {
         TcDirection::Ingress => (TCX_INGRESS, "tcx ingress"),
         TcDirection::Egress => (TCX_EGRESS, "tcx egress"),
     };
-    let link = || sys::link_to_interface(program.fd, port.ifindex, attach, 0);
-    within(program, port, hook, link).map(Attached::Descriptor)
+    within(program, port, hook, || sys::link_tcx(program.fd, port.ifindex, attach, position))
 }
 
 /// Attaches a program to the BTF-typed tracepoint that it was loaded for, which sees all namespaces.
@@ -175,6 +180,8 @@ pub struct Attachments {
     pub(super) programs: Names,
     /// By side.
     pub(super) xdp: [Option<UnderTest>; 2],
+    /// Links of tcx programs by side, in the order of [`AtSide`]'s names: at ingress, at egress.
+    pub(super) tcx: [[Vec<OwnedFd>; 2]; 2],
     attached: Stack,
 }
 
@@ -188,7 +195,13 @@ impl Attachments {
         for (_, link) in place.links() {
             add_hooks(&link.dut)?;
         }
-        Ok(Self { place, programs: Names::default(), xdp: [None, None], attached: Stack::default() })
+        Ok(Self {
+            place,
+            programs: Names::default(),
+            xdp: [None, None],
+            tcx: Default::default(),
+            attached: Stack::default(),
+        })
     }
 
     /// Loads a program and attaches it.
@@ -208,6 +221,8 @@ impl Attachments {
             HookKind::XdpGeneric => self.xdp_at(object, program, hook, XdpMode::Generic),
             HookKind::TcIngress => self.tc(object, program, hook, TcDirection::Ingress),
             HookKind::TcEgress => self.tc(object, program, hook, TcDirection::Egress),
+            HookKind::TcxIngress if self.sides(hook).is_ok() => self.tcx(object, program, hook, TcDirection::Ingress),
+            HookKind::TcxEgress if self.sides(hook).is_ok() => self.tcx(object, program, hook, TcDirection::Egress),
             _ => {
                 let attached = elsewhere::attach(object, program, hook, network, &self.place)?;
                 attached.into_iter().for_each(|one| self.attached.push(one));
@@ -277,14 +292,15 @@ impl Attachments {
         let sides = self.sides(hook)?;
         let Loaded { fd, .. } = load(object, program, hook, None)?;
         for (side, link) in self.place.links().filter(|(side, _)| sides.contains(side)) {
-            let names = match direction {
-                TcDirection::Ingress => &mut self.programs.0[side].ingress,
-                TcDirection::Egress => &mut self.programs.0[side].egress,
+            let at = &mut self.programs.0[side];
+            let (names, tcx) = match direction {
+                TcDirection::Ingress => (&mut at.ingress, at.ingress_tcx),
+                TcDirection::Egress => (&mut at.egress, at.egress_tcx),
             };
             if names.len() == MOST_PROGRAMS {
                 return Err(WireError::TooMany { hook: direction_name(direction), most: MOST_PROGRAMS });
             }
-            let priority = program_priority(names.len());
+            let priority = program_priority(names.len() - tcx);
             let named = Named { object: object.object_name(), program, fd: fd.as_fd() };
             self.attached.push(attach_tc(named, &link.dut, direction, priority)?);
             names.push(program.to_owned());
@@ -302,6 +318,30 @@ impl Attachments {
             }
         }
         Ok(XdpAlone(alone))
+    }
+
+    fn tcx(
+        &mut self,
+        object: &mut dyn Programs,
+        program: &str,
+        hook: &Hook,
+        direction: TcDirection,
+    ) -> Result<(), WireError> {
+        let sides = self.sides(hook)?;
+        let Loaded { fd, .. } = load(object, program, hook, None)?;
+        for (side, link) in self.place.links().filter(|(side, _)| sides.contains(side)) {
+            let named = Named { object: object.object_name(), program, fd: fd.as_fd() };
+            let attached = attach_tcx(named, &link.dut, direction, TcxPosition::Last)?;
+            let at = &mut self.programs.0[side];
+            let (names, count) = match direction {
+                TcDirection::Ingress => (&mut at.ingress, &mut at.ingress_tcx),
+                TcDirection::Egress => (&mut at.egress, &mut at.egress_tcx),
+            };
+            names.insert(*count, program.to_owned());
+            *count += 1;
+            self.tcx[side][direction as usize].push(attached);
+        }
+        Ok(())
     }
 
     /// The sides of the device under test's interfaces that a hook means.

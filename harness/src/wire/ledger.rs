@@ -1,20 +1,21 @@
 //! The ledger's object in userspace: loaded for one replay, its programs around those under test, its maps in memory.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
 use bpflab_programs::ledger::{Arrival, Counters, Fate, ORDERS_PER_SIDE, Order, print};
 
 use super::WireError;
 use super::attach::{
-    Attachments, Named, Stack, UnderTest, XdpMode, attach_tc, attach_traced, attach_xdp, step_priority,
+    Attached, Attachments, Named, Stack, UnderTest, XdpMode, attach_tc, attach_tcx, attach_traced, attach_xdp,
+    step_priority,
 };
 use super::inject::{Outgoing, Receiver};
 use super::kit::Kit;
-use super::place::{Place, disable_gro};
+use super::place::{Place, Port, disable_gro};
 use crate::object::Object;
 use crate::suite::{Loaded, Programs};
-use crate::sys::{self, MappedArray, TcDirection, read_pod};
+use crate::sys::{self, MappedArray, TcDirection, TcxPosition, read_pod};
 use crate::topology::Network;
 
 /// Priority of the ledger's first tc program in each direction.
@@ -179,10 +180,15 @@ pub(super) const TRACED_XDP: [(&str, &str); 3] = [
     ("ledger_redirect_err", "xdp_redirect_err"),
 ];
 
+/// The one that is needed where a tc egress program is under test.
+pub(super) const TRACED_EGRESS: [(&str, &str); 1] = [("ledger_xmit", "net_dev_start_xmit")];
+
 /// The tracepoints see everything from the first packet on, so they come first.
 fn attach_tracing(object: &mut Object, attachments: &Attachments, attached: &mut Stack) -> Result<(), WireError> {
     let xdp = attachments.xdp.iter().flatten().take(1).flat_map(|_| TRACED_XDP);
-    for (program, tracepoint) in TRACED.into_iter().chain(xdp) {
+    let has_egress = attachments.programs.0.iter().any(|side| !side.egress.is_empty());
+    let egress = TRACED_EGRESS.into_iter().filter(|_| has_egress);
+    for (program, tracepoint) in TRACED.into_iter().chain(xdp).chain(egress) {
         let loaded = Programs::load(object, program, Some(tracepoint))?;
         attached.push(attach_traced(named(object, program, &loaded), tracepoint)?);
     }
@@ -207,23 +213,49 @@ fn attach_packet_programs(
             attached.push(attach_tc(named(object, program, &loaded), dut, direction, priority)?);
             Ok::<_, WireError>(())
         };
-        tc("ledger_first", TcDirection::Ingress, BEFORE)?;
-        for number in 0..names.ingress.len() {
+        // Where there are programs at tcx, which come before clsact and may be the last to see a packet, the first look
+        // at it is there as well.
+        if names.ingress_tcx == 0 {
+            tc("ledger_first", TcDirection::Ingress, BEFORE)?;
+        }
+        for number in 0..names.ingress.len() - names.ingress_tcx {
             tc("ledger_step", TcDirection::Ingress, step_priority(number))?;
         }
-        if !names.egress.is_empty() {
+        if names.egress_tcx == 0 && !names.egress.is_empty() {
             tc("ledger_exit", TcDirection::Egress, BEFORE)?;
         }
-        for number in 0..names.egress.len() {
+        for number in 0..names.egress.len() - names.egress_tcx {
             tc("ledger_egress_step", TcDirection::Egress, step_priority(number))?;
         }
         tc("ledger_out", TcDirection::Egress, AFTER)?;
+        let [ingress, egress] = &attachments.tcx[side];
+        attach_around(object, dut, TcDirection::Ingress, ["ledger_first", "ledger_step"], ingress, attached)?;
+        attach_around(object, dut, TcDirection::Egress, ["ledger_exit", "ledger_egress_step"], egress, attached)?;
         let mode = attachments.xdp[side].as_ref().map_or(XdpMode::Driver, |under_test| under_test.mode);
         let sink = if side == 0 { "sink_client" } else { "sink_server" };
         for (program, port, mode) in [(sink, &link.far, XdpMode::Driver), (root, dut, mode)] {
             let loaded = Programs::load(object, program, None)?;
             attached.push(attach_xdp(named(object, program, &loaded), port, mode)?);
         }
+    }
+    Ok(())
+}
+
+/// Puts the ledger's programs before the first of the tcx programs under test and after each, if there are any.
+fn attach_around(
+    object: &mut Object,
+    port: &Port,
+    direction: TcDirection,
+    [first, step]: [&str; 2],
+    under_test: &[OwnedFd],
+    attached: &mut Stack,
+) -> Result<(), WireError> {
+    let positions = under_test.iter().map(|link| (step, TcxPosition::After(link.as_fd())));
+    let first = under_test.first().map(|_| (first, TcxPosition::First));
+    for (program, position) in first.into_iter().chain(positions) {
+        let loaded = Programs::load(object, program, None)?;
+        let link = attach_tcx(named(object, program, &loaded), port, direction, position)?;
+        attached.push(Attached::Descriptor(link));
     }
     Ok(())
 }

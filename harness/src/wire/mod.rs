@@ -34,8 +34,8 @@ pub use attach::Attachments;
 pub(crate) use attach::{XdpAlone, load_for};
 pub use bare::BareLink;
 pub use ledger::Arrived;
-pub(crate) use place::Namespace;
 pub use pace::{Pacing, Speed, SpeedError};
+pub(crate) use place::Namespace;
 pub use replay::{OnProgress, replay};
 
 /// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.
@@ -43,7 +43,7 @@ pub use replay::{OnProgress, replay};
 /// # Errors
 /// A kernel without the types that it needs, or what [`crate::object::Object::load`] says.
 pub(crate) fn ledger_object() -> Result<(Object, Targets), WireError> {
-    Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP].concat()))
+    Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP, &ledger::TRACED_EGRESS].concat()))
 }
 
 /// How frames are put on the wire.

@@ -39,7 +39,10 @@ fn a_packet_that_is_too_short_is_refused(#[case] len: usize, #[case] why: &str) 
 #[test]
 fn a_packet_that_is_too_long_is_refused() {
     let error = told(door().run_packet("relabel", vec![0; 1 << 20]));
-    assert!(error.starts_with("cannot run program relabel over a packet of 1048576 bytes: it does not take"), "{error}");
+    assert!(
+        error.starts_with("cannot run program relabel over a packet of 1048576 bytes: it does not take"),
+        "{error}"
+    );
     assert!(told(door().run_packet("door", Packet::new([0; 60]).rx_queue(1))).contains("a receive queue is one of"));
 }
 
@@ -47,7 +50,9 @@ fn a_packet_that_is_too_long_is_refused() {
 fn a_program_of_another_kind_is_refused() {
     let mut door = door();
     let error = told(door.run_packet("not_for_packets", vec![0; 60]));
-    assert!(error.starts_with("cannot run program not_for_packets of object door over a packet: it is of kind tracepoint"));
+    assert!(
+        error.starts_with("cannot run program not_for_packets of object door over a packet: it is of kind tracepoint")
+    );
     let mut lab = Lab::lockstep().unwrap();
     let error = told(lab.attach(&mut door, "relabel", Hook::xdp()));
     assert_eq!(error, "cannot attach program relabel of object door to xdp: it is of kind tc");
@@ -84,7 +89,9 @@ fn entries_must_fit_their_types() {
     blocked.set(1, 0).unwrap();
     let error = told(blocked.rows::<u16, String>());
     assert!(error.starts_with("cannot take value 0 of map blocked for a alloc::string::String: "), "{error}");
-    assert!(told(door.aya_map::<aya::maps::Array<_, u64>>("blocked")).starts_with("cannot use map blocked of object door"));
+    assert!(
+        told(door.aya_map::<aya::maps::Array<_, u64>>("blocked")).starts_with("cannot use map blocked of object door")
+    );
     assert!(told(door.events("blocked").map(|_| ())).contains("blocked"));
 }
 

@@ -65,7 +65,8 @@ fn an_object_of_aya_runs_by_itself_and_with_its_name() {
     assert_eq!(verdicts, [Verdict::XdpPass, Verdict::XdpDrop, Verdict::XdpTx, Verdict::XdpAborted]);
 
     let mut plain = aya::Ebpf::load(suite::VERDICTS).unwrap();
-    let large = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4([1; 4], [2; 4], 64).tcp(1, 2, 3, 4);
+    let large =
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4([1; 4], [2; 4], 64).tcp(1, 2, 3, 4);
     let mut segment = Vec::new();
     large.write(&mut segment, &[0; 1000]).unwrap();
     let run = plain.run_packet("shot_large_segments", &segment).unwrap();

@@ -236,6 +236,20 @@ pub fn ledger_out(ctx: TcContext) -> i32 {
     NEXT
 }
 
+/// A packet is handed to its device. Attached only where tc egress programs are under test: one that returns
+/// `TC_ACT_OK` ends their chain before `ledger_out`, and a copy that the host takes in looks like a stolen packet.
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn ledger_xmit(ctx: BtfTracePointContext) -> i32 {
+    if let Some(slot) = marked(ctx.arg(0), &OFFSETS.load())
+        && let Some(side) = read(ctx.arg(1), OFFSETS.load().ifindex).and_then(side)
+        && let Some(fate) = FATES.get_ptr_mut(slot)
+    {
+        // SAFETY: a map value.
+        unsafe { (*fate).left |= direction(side) };
+    }
+    0
+}
+
 /// The kernel gives a buffer up.
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn ledger_kfree(ctx: BtfTracePointContext) -> i32 {

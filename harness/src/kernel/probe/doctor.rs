@@ -126,6 +126,7 @@ fn environment() -> Vec<Check> {
             "`rustup toolchain install nightly --component rust-src`",
         ),
         Check::new("libpcap", tools::libpcap(), "building the lab from source", "`apt install libpcap-dev`"),
+        tool("clang", "scenarios whose programs are C sources, which need libbpf-dev for its headers as well"),
         tool("tcpdump", "recording captures by hand"),
         tool("tshark", "comparing the lab's reports with another reader's"),
     ]

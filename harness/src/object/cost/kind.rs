@@ -16,12 +16,12 @@ const NONE: bpf_attach_type = bpf_attach_type::BPF_CGROUP_INET_INGRESS;
 
 /// How a program is loaded.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kind {
-    pub(super) program: bpf_prog_type,
-    pub(super) attach: bpf_attach_type,
-    pub(super) flags: u32,
+pub(crate) struct Kind {
+    pub(crate) program: bpf_prog_type,
+    pub(crate) attach: bpf_attach_type,
+    pub(crate) flags: u32,
     /// For a program that belongs to a place in the kernel: what stands before the place's name in BTF, and as what.
-    pub(super) target: Option<(&'static str, BtfKind)>,
+    pub(crate) target: Option<(&'static str, BtfKind)>,
 }
 
 impl Kind {
@@ -38,7 +38,7 @@ impl Kind {
     }
 
     /// The type in the kernel's BTF of the tracepoint or function `target`; 0 where the kind has none.
-    pub(super) fn btf_id(&self, target: &str) -> Result<u32, String> {
+    pub(crate) fn btf_id(&self, target: &str) -> Result<u32, String> {
         let Some((prefix, kind)) = self.target else { return Ok(0) };
         let btf = kernel::aya_btf().map_err(|error| crate::error::chain(&error))?;
         let id = btf.id_by_type_name_kind(&format!("{prefix}{target}"), kind);
@@ -50,7 +50,7 @@ impl Kind {
 ///
 /// # Errors
 /// Why it cannot be loaded by itself, as a sentence.
-pub(super) fn kind(section: &ProgramSection) -> Result<Kind, String> {
+pub(crate) fn kind(section: &ProgramSection) -> Result<Kind, String> {
     use ProgramSection as S;
     use bpf_attach_type as a;
     use bpf_prog_type as p;

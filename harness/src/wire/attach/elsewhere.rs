@@ -10,7 +10,7 @@ use crate::cgroup::OwnGroup;
 use crate::hook::{Hook, HookKind};
 use crate::kernel::tracefs;
 use crate::suite::Programs;
-use crate::sys::{self, PerfEvent, TcDirection};
+use crate::sys::{self, PerfEvent, TcDirection, TcxPosition};
 use crate::topology::Network;
 use crate::wire::WireError;
 use crate::wire::place::{Place, Port};
@@ -48,11 +48,11 @@ pub(super) fn attach(
             .and_then(|id| sys::attach_perf_event(named.fd, PerfEvent::Tracepoint(id)))),
         HookKind::Kprobe | HookKind::Kretprobe => one(kprobe(named, needs_place()?, hook.kind == HookKind::Kretprobe)),
         HookKind::Uprobe | HookKind::Uretprobe => one(uprobe(named, needs_place()?, hook.kind == HookKind::Uretprobe)),
-        HookKind::TcxIngress => {
-            ports(hook, network, place)?.iter().map(|port| attach_tcx(named, port, TcDirection::Ingress)).collect()
-        }
-        HookKind::TcxEgress => {
-            ports(hook, network, place)?.iter().map(|port| attach_tcx(named, port, TcDirection::Egress)).collect()
+        HookKind::TcxIngress | HookKind::TcxEgress => {
+            let ingress = hook.kind == HookKind::TcxIngress;
+            let direction = if ingress { TcDirection::Ingress } else { TcDirection::Egress };
+            let link = |port: &Port| attach_tcx(named, port, direction, TcxPosition::Last).map(Attached::Descriptor);
+            ports(hook, network, place)?.iter().map(link).collect()
         }
         HookKind::SocketFilter => ports(hook, network, place)?
             .iter()
@@ -109,7 +109,8 @@ fn source(name: &str) -> io::Result<(u32, u32)> {
     let folder = Path::new("/sys/bus/event_source/devices").join(name);
     let read = |file: &str| {
         std::fs::read_to_string(folder.join(file)).map_err(|error| {
-            io::Error::new(error.kind(), format!("this kernel has no {name}s (no {}): {error}", folder.display()))
+            let what = format!("this kernel has no {name}s (no {}): {error}", folder.display());
+            io::Error::new(io::ErrorKind::Unsupported, what)
         })
     };
     let number = read("type")?.trim().parse().map_err(io::Error::other)?;
