@@ -10,12 +10,12 @@ use crate::subject::Packets;
 use crate::suite::{Attach, Loaded, Observer, Programs, WatchedHost};
 
 /// A program that packets meet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) object: String,
     pub(super) program: String,
     pub(super) hook: Hook,
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Arc<OwnedFd>,
     pub(super) kind: &'static str,
     pub(super) attach: u32,
 }
@@ -52,17 +52,8 @@ pub(super) struct Player {
 }
 
 impl Player {
-    pub(super) fn new(step: &Step, log: &Log) -> std::io::Result<Self> {
-        let Step { object, program, hook, fd, kind, attach } = step;
-        let step = Step {
-            object: object.clone(),
-            program: program.clone(),
-            hook: hook.clone(),
-            fd: fd.try_clone()?,
-            kind,
-            attach: *attach,
-        };
-        Ok(Self { step, log: log.clone() })
+    pub(super) fn new(step: &Step, log: &Log) -> Self {
+        Self { step: step.clone(), log: log.clone() }
     }
 }
 

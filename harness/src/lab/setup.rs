@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::lockstep::{Log, Player, Step};
@@ -104,7 +105,14 @@ impl Lab {
                 let loaded = wire::load_for(object, program, &hook)?;
                 if hook.kind != HookKind::None {
                     let (object, program) = (name.clone(), program.to_owned());
-                    steps.push(Step { object, program, hook, fd: loaded.fd, kind: loaded.kind, attach: loaded.attach });
+                    steps.push(Step {
+                        object,
+                        program,
+                        hook,
+                        fd: Arc::new(loaded.fd),
+                        kind: loaded.kind,
+                        attach: loaded.attach,
+                    });
                 }
             }
             Stage::Wire(wire) => wire.attach(object, program, &hook)?,
@@ -297,15 +305,8 @@ fn play_lockstep(
     observed: &mut [Observed],
 ) -> Result<Outcome, LabError> {
     let log = Log::new(steps);
-    let players = steps.iter().map(|step| {
-        let player = Player::new(step, &log).map_err(|source| LabError::Socket {
-            operation: format!("keep the descriptor of program {}", step.program),
-            host: "dut".to_owned(),
-            source,
-        })?;
-        Ok(Box::new(player) as Box<dyn Observer>)
-    });
-    let mut players = players.collect::<Result<Vec<_>, LabError>>()?;
+    let mut players: Vec<Box<dyn Observer>> =
+        steps.iter().map(|step| Box::new(Player::new(step, &log)) as Box<dyn Observer>).collect();
     let mut next = |frame: &mut Frame| match frames.next().transpose()? {
         Some(found) => {
             *frame = found;
