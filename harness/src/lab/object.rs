@@ -82,7 +82,8 @@ pub trait EbpfObject: Programs {
 
     /// Runs one program over one packet by `BPF_PROG_TEST_RUN` and tells the verdict, the packet as the program left it
     /// and what changed in the object's maps. Nothing is attached or sent, and a redirect goes nowhere. Other programs
-    /// of the object must not run meanwhile, or their changes are told as well.
+    /// of the object must not run meanwhile, or their changes are told as well. A `cgroup_skb` program that reads
+    /// `skb->data` by itself finds nothing there on kernels such as 5.10, where `bpf_skb_load_bytes` does.
     ///
     /// # Errors
     /// [`LabError::Object`] for a program that does not exist or that the verifier refuses,

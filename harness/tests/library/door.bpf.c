@@ -78,10 +78,11 @@ int relabel(struct __sk_buff *skb)
 SEC("cgroup_skb/ingress")
 int udp_alone(struct __sk_buff *skb)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data;
+	__u8 protocol = 0;
 
-	return (void *)(ip + 1) <= end && ip->protocol == IPPROTO_UDP;
+	/* Not by skb->data: test runs of older kernels leave that unset for this kind of program. */
+	bpf_skb_load_bytes(skb, offsetof(struct iphdr, protocol), &protocol, sizeof(protocol));
+	return protocol == IPPROTO_UDP;
 }
 
 /* Gives a socket the headers of a packet alone. */

@@ -2,6 +2,7 @@
 #ifndef PACKET_H
 #define PACKET_H
 
+#include <stddef.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
