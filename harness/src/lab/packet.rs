@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use super::changes::{MapChange, State};
 use super::object::EbpfObject;
 use super::{LabError, Verdict};
+use crate::kernel::{self, probe::Version};
 use crate::observation::ChangedField;
 use crate::subject::changed_fields;
 use crate::sys;
@@ -218,13 +219,27 @@ pub(super) fn run<O: EbpfObject>(object: &mut O, program: &str, packet: &Packet)
         bytes.map(u32::from_ne_bytes)
     };
     Ok(PacketRun {
-        verdict: Verdict::of(loaded.kind, done.verdict),
+        verdict: Verdict::of(loaded.kind, returned(loaded.kind, done.verdict)),
         fields: if loaded.kind == "flow_dissector" { Vec::new() } else { changed_fields(&packet.frame, &output) },
         maps: before.changes(object.object_name())?,
         mark: field(MARK),
         priority: field(PRIORITY),
         output,
     })
+}
+
+/// What the program returned: of a flow dissector, kernels before 6.1 report whether that was `BPF_OK` instead
+/// (`bpf_flow_dissect`, net/core/flow_dissector.c, before commit 91350fe15293).
+fn returned(kind: &str, reported: u32) -> u32 {
+    const BPF_OK: u32 = 0;
+    const BPF_DROP: u32 = 2;
+    let is_old = || {
+        Version::of_release(&kernel::release()).is_some_and(|running| running.against(&Version::series(6, 1)).is_lt())
+    };
+    if kind != "flow_dissector" || !is_old() {
+        return reported;
+    }
+    if reported == 0 { BPF_DROP } else { BPF_OK }
 }
 
 /// What the kernel's refusal means.
