@@ -102,6 +102,9 @@ pub struct ReplayArgs {
     /// Entries of a map of the object: `MAP=ENTRIES`, a JSON table from key to value.
     #[arg(long, value_name = "MAP=ENTRIES", requires = "object")]
     pub map: Vec<String>,
+    /// How a member of a map or event is written and shown: `MAP.key.saddr=ipv4`; or `mac`, `be16`, `hex`, `drop`, ...
+    #[arg(long, value_name = "MAP.PATH=FORMAT", requires = "object")]
+    pub format: Vec<String>,
     /// Only packets that match this pcap filter expression.
     #[arg(long, value_name = "EXPRESSION")]
     pub filter: Option<String>,

@@ -1,5 +1,6 @@
 //! `bpflab replay`: the main job.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use crate::capture;
 use crate::observation::{Change, VerdictCount};
 use crate::report::Document;
 use crate::report::terminal::{self, Layout};
+use crate::rows::Hints;
 use crate::run::{self, Plan, RunError};
 use crate::scenario::Mode;
 use crate::scenario::spec::Programs;
@@ -192,9 +194,10 @@ fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
 /// The objects under test.
 fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
     let invalid = |message: String| Failure { exit: Exit::Invalid, message };
-    if args.object.len() > 1 && !(args.attach.is_empty() && args.global.is_empty() && args.map.is_empty()) {
+    let alone = args.attach.is_empty() && args.global.is_empty() && args.map.is_empty() && args.format.is_empty();
+    if args.object.len() > 1 && !alone {
         return Err(invalid(
-            "--attach, --global and --map go with one --object: write a scenario for several".to_owned(),
+            "--attach, --global, --map and --format go with one --object: write a scenario for several".to_owned(),
         ));
     }
     let value = |option: &str, text: &str| {
@@ -218,12 +221,31 @@ fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
             attach: args.attach.iter().map(|attach| attach.0.clone()).collect(),
             globals: args.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
             maps: args.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
+            rows: formats(args)?,
             look: true,
             coverage: args.coverage.is_some(),
             ..Setup::default()
         });
     }
     Ok(objects)
+}
+
+/// How members are shown, by map.
+fn formats(args: &ReplayArgs) -> Result<BTreeMap<String, Hints>, Failure> {
+    let mut rows: BTreeMap<String, Hints> = BTreeMap::new();
+    for text in &args.format {
+        let invalid = |message: &str| Failure { exit: Exit::Invalid, message: format!("--format {text}: {message}") };
+        let (place, format) = text.split_once('=').ok_or_else(|| invalid("it is written MAP.PATH=FORMAT"))?;
+        // A data section has a dot in its own name.
+        let split = ["key", "value", "event"].iter().find_map(|root| {
+            let at = place.find(&format!(".{root}"))?;
+            Some((&place[..at], &place[at + 1..]))
+        });
+        let (map, path) = split.ok_or_else(|| invalid("a path begins with key, value or event"))?;
+        let format = serde_json::from_value(format.into()).map_err(|error| invalid(&error.to_string()))?;
+        rows.entry(map.to_owned()).or_default().format.insert(path.to_owned(), format);
+    }
+    Ok(rows)
 }
 
 /// How a run's failure is told and which exit code it takes.

@@ -93,7 +93,7 @@ impl Window {
     ) {
         let to_it = format!("> {socket}");
         let held = |packet: &&mut Packet| {
-            packet_end(packet, ledger, programs, reasons) == End::Open(Progress::Stack)
+            may_be_taken(&packet_end(packet, ledger, programs, reasons))
                 && crate::flow_name::of(&packet.data).ends_with(&to_it)
         };
         let most = usize::try_from(datagrams).unwrap_or(usize::MAX);
@@ -145,7 +145,13 @@ fn packet_end<'a>(packet: &Packet, ledger: &Ledger, programs: &'a Programs, reas
         |reason| may_be_verdict(&reasons.name(reason)),
         |reason, location| drops::is_queue(&reasons.name(reason), || place(location)),
     );
-    if packet.taken && end == End::Open(Progress::Stack) { End::Local } else { end }
+    if packet.taken && may_be_taken(&end) { End::Local } else { end }
+}
+
+/// Whether a packet of that end may be in a socket instead. A tc program that lets it pass ends the chain like one that
+/// redirects it, and of what follows there is no word.
+fn may_be_taken(end: &End<'_>) -> bool {
+    matches!(end, End::Open(Progress::Stack) | End::Verdict { verdict: "TC_ACT_REDIRECT", .. })
 }
 
 /// The account of a run.
