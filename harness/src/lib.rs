@@ -4,12 +4,13 @@
 //! [`kernel`] says what this machine can do; [`run`] plays the frames through the programs of the [`suite`] and of objects
 //! under test ([`subject`]), at their hooks ([`hook`]), in [`lockstep`] or on the [`wire`]; what they saw, maps and events
 //! decoded as [`rows`] among it, is an [`observation`], rendered as a [`snapshot`] or a [`report`]. [`coverage`] tells
-//! which code of an object was reached.
-//! Dependencies point down this list, and the runner never prints: [`cli`] consumes its steps.
+//! which code of an object was reached. Dependencies point down this list, and the runner never prints: the command
+//! consumes its steps. Tests in Rust use the same parts by [`lab`], which has examples.
 #![deny(unsafe_code)]
 
 pub mod capture;
 pub mod cgroup;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
 pub mod coverage;
@@ -18,6 +19,7 @@ pub mod flow_name;
 pub mod hook;
 pub mod invoker;
 pub mod kernel;
+pub mod lab;
 pub mod lockstep;
 pub mod object;
 pub mod observation;
@@ -32,5 +34,6 @@ pub mod subject;
 pub mod suite;
 pub mod sys;
 pub mod topology;
+#[cfg(feature = "cli")]
 pub mod vm;
 pub mod wire;

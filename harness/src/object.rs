@@ -17,6 +17,8 @@ pub mod elf;
 pub mod section;
 mod store;
 
+pub(crate) use store::data as map_data;
+
 /// Where the programs of an object take the time from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,6 +89,14 @@ pub struct Refusal {
     pub log: String,
     /// The kernel's error.
     pub source: std::io::Error,
+}
+
+impl Refusal {
+    /// The error about a program that the running kernel refused with this log.
+    pub(crate) fn of(object: String, program: String, log: String, source: std::io::Error) -> ObjectError {
+        let (kernel, tail) = (kernel::release(), last_lines(&log, 12));
+        ObjectError::Refused(Box::new(Self { object, program, kernel, tail, log, source }))
+    }
 }
 
 /// Why an object or one of its programs could not be used.
@@ -367,15 +377,7 @@ impl Object {
         let (object, program) = (self.name.clone(), program.to_owned());
         match source {
             ProgramError::LoadError { io_error, verifier_log } => {
-                let log = verifier_log.to_string();
-                ObjectError::Refused(Box::new(Refusal {
-                    object,
-                    program,
-                    kernel: kernel::release(),
-                    tail: last_lines(&log, 12),
-                    log,
-                    source: io_error,
-                }))
+                Refusal::of(object, program, verifier_log.to_string(), io_error)
             }
             source => {
                 ObjectError::Program { operation: operation.to_owned(), object, program, source: Box::new(source) }

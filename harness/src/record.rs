@@ -74,9 +74,10 @@ pub fn with_mode(name: &str, mode: Option<Mode>) -> String {
 }
 
 /// How a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", value(rename_all = "kebab-case"))]
 pub enum Outcome {
     /// Expectations and snapshot hold.
     Passed,

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::CaptureError;
 
 /// What becomes of frames over the MTU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Oversize {
     /// None of them reaches the run.
@@ -20,7 +21,8 @@ pub enum Oversize {
 }
 
 /// What becomes of frames of which the capture holds only the beginning (snaplen).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Truncated {
     /// They are offered as captured, shorter than they were.
@@ -33,7 +35,8 @@ pub enum Truncated {
 }
 
 /// What becomes of wrong checksums.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Checksums {
     /// They stay as captured.

@@ -66,7 +66,7 @@ impl Store {
 }
 
 /// What every kind of map has.
-fn data(map: &Map) -> &MapData {
+pub(crate) fn data(map: &Map) -> &MapData {
     match map {
         Map::Array(data)
         | Map::ArrayOfMaps(data)

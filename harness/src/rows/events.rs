@@ -1,6 +1,6 @@
 //! Events of rings and perf buffers, from a map's descriptor.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::perf::{PerfEvent, PerfEventArrayBuffer};
 use aya::maps::{Map, MapData, PerfEventArray, RingBuf};
@@ -14,7 +14,7 @@ use super::hints::Hints;
 use super::map::Source;
 use super::text;
 use super::{EventRows, RowsError};
-use crate::sys::{map_info, map_kind as kind};
+use crate::sys::{self, map_info, map_kind as kind};
 
 /// Pages of each CPU's perf buffer where the caller does not say: 256 KiB.
 pub const DEFAULT_PAGES: usize = 64;
@@ -109,6 +109,17 @@ impl EventReader {
         }
     }
 
+    /// Waits until there may be events, at most `limit`.
+    pub(crate) fn wait(&self, limit: std::time::Duration) -> std::io::Result<()> {
+        match &self.source {
+            Reader::Ring(ring) => sys::wait_readable(&[ring.as_fd()], limit),
+            Reader::Perf(buffers) => {
+                let files: Vec<_> = buffers.iter().map(AsFd::as_fd).collect();
+                sys::wait_readable(&files, limit)
+            }
+        }
+    }
+
     /// Bytes behind an event that are not its own.
     fn padding(&self) -> usize {
         match self.source {
@@ -192,20 +203,36 @@ impl TypedEvents {
         })
     }
 
+    /// See [`EventReader::wait`].
+    pub(crate) fn wait(&self, limit: std::time::Duration) -> std::io::Result<()> {
+        self.reader.wait(limit)
+    }
+
+    /// Events that were drained and not taken yet.
+    pub(crate) fn pending(&self) -> &[Value] {
+        &self.events
+    }
+
     /// All events taken so far, arranged as the hints say.
     #[must_use]
-    pub fn finish(self, aliases: &mut Aliases) -> EventRows {
-        let (events, more) = arrange_events(self.events, &self.hints, aliases);
+    pub fn finish(mut self, aliases: &mut Aliases) -> EventRows {
+        self.take(aliases)
+    }
+
+    /// The events since the last call, arranged as the hints say; losses count from the beginning.
+    #[must_use]
+    pub fn take(&mut self, aliases: &mut Aliases) -> EventRows {
+        let (events, more) = arrange_events(std::mem::take(&mut self.events), &self.hints, aliases);
         let short =
             (self.short != 0).then(|| format!("{} events are shorter than their type: shown as bytes", self.short));
-        let notes: Vec<String> = self.note.into_iter().chain(short).collect();
+        let notes: Vec<String> = self.note.clone().into_iter().chain(short).collect();
         EventRows {
             map: self.reader.map.clone(),
             typed: self.decoder.is_some(),
             note: (!notes.is_empty()).then(|| notes.join("\n")),
             lost: self.reader.lost(),
             events,
-            more: more + self.beyond,
+            more: more + std::mem::take(&mut self.beyond),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::encode::Encoder;
 use super::hints::{Formats, Hints, Zeros};
 use super::listing::{self, Listed, each, kind_name};
 use super::plan::Plan;
-use super::{MapRows, RowsError};
+use super::{MapRows, Row, RowsError};
 use crate::kernel::btf::{Btf, Kind};
 use crate::sys::{self, MapHandle, MapInfo, map_kind as kind};
 
@@ -123,7 +123,7 @@ impl TypedMap {
     }
 
     /// Whether its values are maps.
-    fn holds_maps(&self) -> bool {
+    pub(crate) fn holds_maps(&self) -> bool {
         matches!(self.info().kind, kind::ARRAY_OF_MAPS | kind::HASH_OF_MAPS)
     }
 
@@ -209,6 +209,27 @@ impl TypedMap {
             Listed::Nothing => notes.push("the kernel does not list the elements of such a map".to_owned()),
         }
         Ok(())
+    }
+
+    /// Every element as bytes; nothing for a map whose elements the kernel does not show, or shows as descriptors.
+    pub(crate) fn raw(&self) -> Result<Option<BTreeMap<Vec<u8>, Vec<u8>>>, RowsError> {
+        let is_queue = matches!(self.info().kind, kind::QUEUE | kind::STACK);
+        if is_queue || self.info().holds_descriptors() || listing::why_no_rows(self.info()).is_some() {
+            return Ok(None);
+        }
+        let mut elements = BTreeMap::new();
+        let listed = each(&self.handle, &mut |key, value| _ = elements.insert(key.to_vec(), value.to_vec()));
+        let listed = listed.map_err(|error| RowsError::map("read", &self.name, error))?;
+        Ok(matches!(listed, Listed::All).then_some(elements))
+    }
+
+    /// The rows that an element of [`TypedMap::raw`] is: one, or those of a section's variables.
+    pub(crate) fn rows_of(&self, key: &[u8], value: &[u8]) -> Vec<Row> {
+        let reader = Reader::new(&self.handle, &self.layout);
+        let mut arranger = Arranger::new(&self.hints);
+        arranger.push(reader.key(key), reader.value(value));
+        let (rows, _) = arranger.finish(&mut Aliases::default());
+        if self.layout.section { split_section(rows) } else { rows }
     }
 
     fn pop(&self, options: ReadOptions, arranger: &mut Arranger<'_>, notes: &mut Vec<String>) -> Result<(), RowsError> {

@@ -20,7 +20,8 @@ use crate::topology::TopologyChoice;
 use crate::wire::Speed;
 
 /// How traffic meets the programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Packet by packet through `BPF_PROG_TEST_RUN`, under the capture's clock.

@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 pub use self::code::{Code, LoadError, LoadedProgram};
 pub use self::observer::{AttachSetup, Setup, SubjectObserver};
 pub use self::options::{Loader, SubjectOptions};
+pub(crate) use self::packets::Packets;
 pub use self::packets::{changed_fields, class};
 use self::probed::{Covered, VirtualClock};
 use crate::coverage::{Counting, Identity, ProgramCoverage};

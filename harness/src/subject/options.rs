@@ -9,7 +9,8 @@ use crate::coverage::Counting;
 use crate::object::elf::Elf;
 
 /// The library that makes an object's maps and relocates its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Loader {
     /// libbpf, for which C objects are written.

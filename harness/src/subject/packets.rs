@@ -12,7 +12,7 @@ const MOST_CHANGES: usize = 1000;
 
 /// Collects while packets run.
 #[derive(Debug, Default)]
-pub(super) struct Packets {
+pub(crate) struct Packets {
     verdicts: BTreeMap<(String, &'static str, String), u64>,
     /// By program, class, and the names of the fields.
     changes: BTreeMap<(String, String, Vec<String>), Change>,
@@ -20,7 +20,7 @@ pub(super) struct Packets {
 
 impl Packets {
     /// Takes note of one run.
-    pub(super) fn saw(&mut self, program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
+    pub(crate) fn saw(&mut self, program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
         let (number, before) = before;
         let class = class(before);
         *self.verdicts.entry((program.to_owned(), verdict, class.clone())).or_default() += 1;
@@ -40,7 +40,7 @@ impl Packets {
     }
 
     /// Verdicts by program, and changes in the order of their first packet.
-    pub(super) fn finish(self) -> (BTreeMap<String, Vec<VerdictCount>>, Vec<Change>) {
+    pub(crate) fn finish(self) -> (BTreeMap<String, Vec<VerdictCount>>, Vec<Change>) {
         let mut verdicts: BTreeMap<String, Vec<VerdictCount>> = BTreeMap::new();
         for ((program, verdict, class), packets) in self.verdicts {
             verdicts.entry(program).or_default().push(VerdictCount { verdict: verdict.to_owned(), class, packets });

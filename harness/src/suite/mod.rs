@@ -20,8 +20,9 @@ use crate::topology::{Network, Role, TopologyError};
 use crate::wire::{Attachments, WireError};
 
 /// The suite's objects that analyse traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
 pub enum Family {
     /// Per-flow accounting and malformed packets.
     Flows,

@@ -23,6 +23,37 @@ struct TestRunAttr {
     ctx_out: u64,
 }
 
+/// Runs a loaded program once over `frame` with a context: `context` is the program's `struct __sk_buff` or
+/// `struct xdp_md` and is as the program left it afterwards; `out` receives the packet.
+///
+/// # Errors
+/// As [`test_run`]; `EINVAL` for a context with a field that the kernel does not let a caller set, `ENODEV` for an
+/// interface that is not in this thread's network namespace.
+pub fn test_run_with_context(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    out: &mut [u8],
+    context: &mut [u8],
+) -> io::Result<TestRun> {
+    let length = |bytes: usize| u32::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let context_len = length(context.len())?;
+    let context = context.as_mut_ptr() as u64;
+    run_test(&mut TestRunAttr {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        data_size_in: length(frame.len())?,
+        data_in: frame.as_ptr() as u64,
+        data_size_out: length(out.len())?,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: context_len,
+        ctx_size_out: context_len,
+        // The kernel has read it when it writes it.
+        ctx_in: context,
+        ctx_out: context,
+        ..TestRunAttr::default()
+    })
+}
+
 /// What one `BPF_PROG_TEST_RUN` reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TestRun {
@@ -51,10 +82,15 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], out: Option<&mut [u8]>, r
         attr.data_size_out = u32::try_from(out.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         attr.data_out = out.as_mut_ptr() as u64;
     }
+    run_test(&mut attr)
+}
+
+/// Every pointer of `attr` leads to a buffer of the length that it states, which its makers above see to.
+fn run_test(attr: &mut TestRunAttr) -> io::Result<TestRun> {
     loop {
         // SAFETY: `attr` outlives the call and points at buffers whose lengths it states.
         let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, std::ptr::from_mut(&mut attr), size_of::<TestRunAttr>())
+            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, std::ptr::from_mut(attr), size_of::<TestRunAttr>())
         };
         if result >= 0 {
             return Ok(TestRun { verdict: attr.retval, len_out: attr.data_size_out, duration_ns: attr.duration });

@@ -56,6 +56,22 @@ impl Drop for Pinned {
     }
 }
 
+/// Waits until one of `files` can be read, at most `limit`; an interruption by a signal ends the wait early.
+///
+/// # Errors
+/// The kernel's: `EINVAL` for more files than the process may open.
+pub fn wait_readable(files: &[BorrowedFd<'_>], limit: std::time::Duration) -> io::Result<()> {
+    let wanted = |file: &BorrowedFd<'_>| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut polled: Vec<libc::pollfd> = files.iter().map(wanted).collect();
+    let count = libc::nfds_t::try_from(polled.len()).unwrap_or(libc::nfds_t::MAX);
+    let limit = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: as many entries as are stated, which outlive the call.
+    match check(unsafe { libc::poll(polled.as_mut_ptr(), count, limit) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        other => other,
+    }
+}
+
 /// `CLOCK_MONOTONIC` in ns: the clock of `bpf_ktime_get_ns`.
 #[must_use]
 pub fn monotonic_ns() -> u64 {

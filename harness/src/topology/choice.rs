@@ -11,7 +11,8 @@ use super::{InvalidTopology, Topology, XDP_MAX_MTU, presets};
 const TWO_TAGS: u32 = 8;
 
 /// A preset by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// The device under test is a transparent bridge: every frame that enters one side leaves by the other.
@@ -62,7 +63,8 @@ impl TopologyChoice {
     /// # Errors
     /// A file that cannot be read or understood.
     pub fn from_argument(argument: &str) -> Result<Self, ChoiceError> {
-        if let Ok(preset) = <Preset as clap::ValueEnum>::from_str(argument, false) {
+        let presets = [("bridge", Preset::Bridge), ("router", Preset::Router), ("host", Preset::Host)];
+        if let Some((_, preset)) = presets.into_iter().find(|(name, _)| *name == argument) {
             return Ok(Self { preset: Some(preset), custom: None });
         }
         let path = Path::new(argument);

@@ -77,6 +77,11 @@ impl Drop for Stack {
     }
 }
 
+/// XDP programs under test without the lab's own around them.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held to be dropped")]
+pub(crate) struct XdpAlone(Stack);
+
 /// A program with the name of its object, for messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named<'a> {
@@ -303,6 +308,18 @@ impl Attachments {
         Ok(())
     }
 
+    /// Attaches the XDP programs under test by themselves, for traffic outside of a replay. They must be gone before the
+    /// next replay.
+    pub(crate) fn attach_xdp_alone(&self) -> Result<XdpAlone, WireError> {
+        let mut alone = Stack::default();
+        for (side, link) in self.place.links() {
+            if let Some(UnderTest { object, program, fd, mode }) = &self.xdp[side] {
+                alone.push(attach_xdp(Named { object, program, fd: fd.as_fd() }, &link.dut, *mode)?);
+            }
+        }
+        Ok(XdpAlone(alone))
+    }
+
     fn tcx(
         &mut self,
         object: &mut dyn Programs,
@@ -357,6 +374,11 @@ fn load(object: &mut dyn Programs, program: &str, hook: &Hook, target: Option<&s
         kind: loaded.kind,
         hook: hook.to_string(),
     })
+}
+
+/// As the hooks of a network do it, for programs that no network has.
+pub(crate) fn load_for(object: &mut dyn Programs, program: &str, hook: &Hook) -> Result<Loaded, WireError> {
+    load(object, program, hook, None)
 }
 
 /// The priority of the n-th program under test, from 0.

@@ -31,9 +31,11 @@ use crate::topology::TopologyError;
 
 pub use account::Progress;
 pub use attach::Attachments;
+pub(crate) use attach::{XdpAlone, load_for};
 pub use bare::BareLink;
 pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
+pub(crate) use place::Namespace;
 pub use replay::{OnProgress, replay};
 
 /// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.

@@ -10,16 +10,16 @@ use crate::topology::{Host, Network, Offload, Role, TopologyError};
 
 /// A network namespace, kept alive.
 #[derive(Clone, Debug)]
-pub(super) struct Namespace(Arc<OwnedFd>);
+pub(crate) struct Namespace(Arc<OwnedFd>);
 
 impl Namespace {
-    fn of(host: &Host) -> io::Result<Self> {
+    pub(crate) fn of(host: &Host) -> io::Result<Self> {
         Ok(Self(Arc::new(host.namespace_fd()?.try_clone_to_owned()?)))
     }
 
     /// Runs `work` in the namespace: on a thread of its own that ends with it, so that no other code ever finds itself
     /// elsewhere. Unlike what is handed to a host's own thread, `work` may borrow.
-    pub(super) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> io::Result<R> {
+    pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> io::Result<R> {
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, || {
                 sys::enter_netns(self.0.as_fd())?;
