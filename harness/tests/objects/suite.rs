@@ -45,7 +45,7 @@ fn foreign(capture: &str) -> Observation {
         ],
         ..Setup::default()
     };
-    observe(Box::new(SubjectObserver::new(&setup, FLOWS, "flows").unwrap()), capture)
+    observe(Box::new(SubjectObserver::new(&setup, FLOWS, "flows", Clock::Virtual).unwrap()), capture)
 }
 
 fn map<'a>(observation: &'a Observation, name: &str) -> &'a MapRows {

@@ -261,7 +261,7 @@ pub static FEATURES: [Feature; 23] = [
         since: None,
         config: None,
         costs: "tracepoint programs that are not BTF-typed",
-        get: "`mount -t tracefs tracefs /sys/kernel/tracing`",
+        get: "a kernel built with CONFIG_EVENT_TRACING",
         tool: None,
         probe: machine::tracefs,
     },

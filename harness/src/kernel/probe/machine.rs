@@ -56,8 +56,15 @@ pub fn bpffs() -> Answer {
     mounted("bpf")
 }
 
+/// The tracer's file system, mounted for everybody or not.
 pub fn tracefs() -> Answer {
-    mounted("tracefs")
+    match crate::kernel::tracefs::tracepoint("net/netif_receive_skb") {
+        Ok(number) => Answer::Yes(format!("tracepoint net/netif_receive_skb has the number {number}")),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Answer::CouldNotTell(format!("only root may look: {error}"))
+        }
+        Err(error) => Answer::No(error.to_string()),
+    }
 }
 
 pub fn cgroup2() -> Answer {
