@@ -151,6 +151,9 @@ pub fn replay(
     replay_to(observers, next, &mut |_, _| Ok(()), stop, progress)
 }
 
+/// Takes a packet that passed: the frame, and its bytes as the programs left it.
+pub type Deliver<'a> = dyn FnMut(&Frame, &[u8]) -> Result<(), CaptureError> + 'a;
+
 /// As [`replay`]; every packet that passes is given to `deliver`: the frame, and its bytes as the programs left it.
 ///
 /// # Errors
@@ -158,7 +161,7 @@ pub fn replay(
 pub fn replay_to(
     observers: &mut [Box<dyn Observer>],
     next: &mut dyn FnMut(&mut Frame) -> Result<bool, CaptureError>,
-    deliver: &mut dyn FnMut(&Frame, &[u8]) -> Result<(), CaptureError>,
+    deliver: &mut Deliver<'_>,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<LockstepOutcome, LockstepError> {

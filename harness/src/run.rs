@@ -164,7 +164,10 @@ fn verifier_log(error: &RunError) -> Option<(&str, &str)> {
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Some((&refusal.program, &refusal.log));
         }
-        if let Some(LoadError::Refused { program, log, .. }) = error.downcast_ref::<LoadError>() {
+        // A source in a box is shown as the box.
+        if let Some(LoadError::Refused { program, log, .. }) =
+            error.downcast_ref::<Box<LoadError>>().map(|inner| &**inner)
+        {
             return Some((program, log));
         }
         cause = error.source();
@@ -375,10 +378,10 @@ fn run_wire(
     let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
     let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
     // Sockets belong to the control group that they are made in.
-    let needs_group = |observer: &Box<dyn Observer>| {
+    let needs_group = |observer: &dyn Observer| {
         observer.attaches().iter().any(|attach| attach.hook.kind == HookKind::Cgroup && attach.hook.at.is_none())
     };
-    let _group = if analyzers.iter().any(needs_group) {
+    let _group = if analyzers.iter().any(|observer| needs_group(observer.as_ref())) {
         let failed = |source| WireError::System { operation: "enter a control group of its own".to_owned(), source };
         Some(OwnGroup::enter().map_err(failed)?)
     } else {

@@ -42,8 +42,10 @@ fn print_log(name: &str, bytes: &[u8], program: &str, options: SubjectOptions) -
     let loaded = Subject::from_bytes(name, bytes, &options).and_then(|mut subject| subject.load_program(program, None));
     match loaded {
         Ok(_) => Ok(()),
-        Err(SubjectError::Load { source: LoadError::Refused { log, .. }, .. }) => {
-            super::report::print(&format!("\n{log}"));
+        Err(SubjectError::Load { source, .. }) if matches!(*source, LoadError::Refused { .. }) => {
+            if let LoadError::Refused { log, .. } = *source {
+                super::report::print(&format!("\n{log}"));
+            }
             Ok(())
         }
         Err(error) => Err(Failure::invalid(&error)),

@@ -244,7 +244,7 @@ fn programs(file: &File<'_>) -> Result<Vec<ElfProgram>, ElfError> {
         }
         let end = symbol.address().checked_add(symbol.size());
         let bytes = data(&section)?.len() as u64;
-        if end.is_none_or(|end| end > bytes) || symbol.size() as usize % INSTRUCTION != 0 {
+        if end.is_none_or(|end| end > bytes) || !(symbol.size() as usize).is_multiple_of(INSTRUCTION) {
             let symbol = symbol.name().unwrap_or_default();
             return Err(ElfError::Damaged(format!("function {symbol} is not within its section {name}")));
         }

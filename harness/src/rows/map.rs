@@ -32,6 +32,9 @@ pub struct Source<'a> {
     pub offsets: Option<&'a BTreeMap<String, u64>>,
 }
 
+/// Elements as bytes, by key.
+pub(crate) type RawElements = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// How a map is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
@@ -212,7 +215,7 @@ impl TypedMap {
     }
 
     /// Every element as bytes; nothing for a map whose elements the kernel does not show, or shows as descriptors.
-    pub(crate) fn raw(&self) -> Result<Option<BTreeMap<Vec<u8>, Vec<u8>>>, RowsError> {
+    pub(crate) fn raw(&self) -> Result<Option<RawElements>, RowsError> {
         let is_queue = matches!(self.info().kind, kind::QUEUE | kind::STACK);
         if is_queue || self.info().holds_descriptors() || listing::why_no_rows(self.info()).is_some() {
             return Ok(None);

@@ -145,7 +145,7 @@ pub enum SubjectError {
         program: String,
         /// Why.
         #[source]
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// A map could not be read or written.
     #[error("cannot access map {map} of object {object}")]
@@ -351,7 +351,7 @@ impl Subject {
         let failed = |object: &str, source| SubjectError::Load {
             object: object.to_owned(),
             program: program.to_owned(),
-            source,
+            source: Box::new(source),
         };
         let mut code = self.code(program)?.clone();
         if let Some(clock) = &self.clock {

@@ -101,9 +101,13 @@ pub fn costs() -> Vec<ProgramCost> {
     OBJECTS.iter().flat_map(of).collect()
 }
 
+/// Takes an object's name, file, and maps with the targets of its programs.
+#[cfg(test)]
+pub(crate) type Visit<'a> = dyn FnMut(&'static str, &'static [u8], &Object, &Targets) + 'a;
+
 /// Shows `visit` each object that could be loaded, with its name, its ELF, and the targets of its tracing programs.
 #[cfg(test)]
-pub(crate) fn each(visit: &mut dyn FnMut(&'static str, &'static [u8], &Object, &Targets)) {
+pub(crate) fn each(visit: &mut Visit<'_>) {
     for Entry { name, elf, load, .. } in &OBJECTS {
         if let Ok(loaded) = load() {
             visit(name, elf, loaded.object(), &loaded.targets());

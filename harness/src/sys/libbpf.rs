@@ -172,25 +172,28 @@ impl LibbpfMap<'_> {
     /// Its name; that of a data section begins with the object's.
     #[must_use]
     pub fn name(&self) -> String {
-        // SAFETY: a map of an open object, here and below.
+        // SAFETY: a map of an open object.
         unsafe { text(raw::bpf_map__name(self.0.as_ptr())) }.into_owned()
     }
 
     /// Whether it stands for a data section.
     #[must_use]
     pub fn is_internal(&self) -> bool {
+        // SAFETY: one of an object that is open.
         unsafe { raw::bpf_map__is_internal(self.0.as_ptr()) }
     }
 
     /// Its kind, `BPF_MAP_TYPE_*`.
     #[must_use]
     pub fn kind(&self) -> u32 {
+        // SAFETY: one of an object that is open.
         unsafe { raw::bpf_map__type(self.0.as_ptr()) }
     }
 
     /// Its descriptor, once the object is prepared.
     #[must_use]
     pub fn fd(&self) -> Option<OwnedFd> {
+        // SAFETY: one of an object that is open.
         duplicate(unsafe { raw::bpf_map__fd(self.0.as_ptr()) })
     }
 
@@ -200,6 +203,7 @@ impl LibbpfMap<'_> {
     /// What libbpf says.
     pub fn set_max_entries(&self, entries: u32) -> Result<(), LibbpfError> {
         SAID.take();
+        // SAFETY: one of an object that is open.
         LibbpfError::of(unsafe { raw::bpf_map__set_max_entries(self.0.as_ptr(), entries) })
     }
 
@@ -210,19 +214,23 @@ impl LibbpfMap<'_> {
     /// What libbpf says.
     pub fn set_sizes(&self, key: u32, value: u32) -> Result<(), LibbpfError> {
         SAID.take();
+        // SAFETY: one of an object that is open.
         LibbpfError::of(unsafe { raw::bpf_map__set_key_size(self.0.as_ptr(), key) })?;
+        // SAFETY: one of an object that is open.
         LibbpfError::of(unsafe { raw::bpf_map__set_value_size(self.0.as_ptr(), value) })
     }
 
     /// Keeps the map out of the BPF file system, whatever the object says.
     pub fn unpin(&self) {
         // The only failure is one of memory for a name, and there is no name.
+        // SAFETY: one of an object that is open.
         unsafe { raw::bpf_map__set_pin_path(self.0.as_ptr(), std::ptr::null()) };
     }
 
     /// What a data section holds at first; to be changed before [`LibbpfObject::prepare`]. Nothing for other maps.
     pub fn initial_value(&mut self) -> Option<&mut [u8]> {
         let mut size = 0;
+        // SAFETY: one of an object that is open.
         let value = unsafe { raw::bpf_map__initial_value(self.0.as_ptr(), &raw mut size) };
         let len = usize::try_from(size).ok()?;
         // SAFETY: libbpf's own copy of the section, of that size, which nobody else looks at meanwhile.
@@ -245,13 +253,14 @@ impl LibbpfProgram<'_> {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> String {
-        // SAFETY: a program of an open object, here and below.
+        // SAFETY: a program of an open object.
         unsafe { text(raw::bpf_program__name(self.0.as_ptr())) }.into_owned()
     }
 
     /// Whether the object's [`LibbpfObject::prepare`] is to relocate it.
     pub fn set_wanted(&self, wanted: bool) {
         // Fails only once the object is loaded.
+        // SAFETY: one of an object that is open.
         unsafe { raw::bpf_program__set_autoload(self.0.as_ptr(), wanted) };
     }
 

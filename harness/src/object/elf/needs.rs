@@ -131,7 +131,7 @@ impl Needs {
             let name = names.get(&i64::from(*number)).map(|name| name.replacen("BPF_FUNC_", "bpf_", 1));
             let name = name.unwrap_or_else(|| format!("helper {number}"));
             let since = HELPERS.iter().find(|(last, _)| number <= last).map_or(LAST_HELPERS, |(_, since)| *since);
-            (since > (5, 10)).then(|| Need { what: name, since: Some(since) })
+            (since > (5, 10)).then_some(Need { what: name, since: Some(since) })
         };
         let features = self.features.iter().map(|(what, since)| Need { what: what.clone(), since: Some(*since) });
         let mut list: Vec<Need> = self.helpers.iter().filter_map(helper).chain(features).collect();

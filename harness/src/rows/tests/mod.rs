@@ -46,7 +46,7 @@ impl Types {
 
     /// `encoding` is 0, `1 << 24` (signed) or [`BOOL`].
     fn int(&mut self, name: &str, size: u32, encoding: u32) -> u32 {
-        self.add(name, INT, size, &[encoding | size * 8])
+        self.add(name, INT, size, &[encoding | (size * 8)])
     }
 
     fn array(&mut self, element: u32, len: u32) -> u32 {

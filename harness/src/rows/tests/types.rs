@@ -117,7 +117,7 @@ fn bitfields_of_the_older_encoding_are_narrow_integers() {
         let old = t.structure("old", 4, &[("a", three, 0), ("b", five, 3)]);
         let btf = t.btf();
         // a = 6, b = -2 (0b11110).
-        let byte = if big { 0b110_11110 } else { 0b11110_110 };
+        let byte = if big { 0b1101_1110 } else { 0b1111_0110 };
         let decoder = Decoder::new(&btf, old).unwrap();
         assert_eq!(decoder.decode(&[byte, 0, 0, 0]), json!({ "a": 6, "b": -2 }));
     }
