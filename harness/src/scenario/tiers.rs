@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::trial::Trial;
 use super::{Found, Mode};
 use crate::capture::{self, Frames, Survey};
+use crate::hook::HookKind;
 use crate::observation::{ChangedField, DropClass, Observation, UnderTest};
 use crate::rows::{EventRows, MapRows};
 use crate::run::{RECEIVED, RunError};
-use crate::subject;
+use crate::subject::{self, Setup};
 
 /// Version of the document.
 pub const VERSION: u32 = 1;
@@ -60,6 +61,8 @@ impl Tiers {
 const REDIRECT: &str = "a test run says that a packet is redirected and does not send it";
 const STACK: &str = "the kernel's stack takes no part in lockstep mode";
 const CLOCK: &str = "the program reads the clock, and packets of a test run follow each other at another pace";
+const ELSEWHERE: &str =
+    "programs at hooks off the packets' way, and names of interfaces and namespaces, exist on the wire alone";
 const ROUTED: &str = "the topology's own device changes addresses and TTL";
 
 /// Runs `found` in both modes and compares; what was received is kept below `artefacts`.
@@ -79,12 +82,18 @@ pub fn compare(found: &Found, root: &Path, artefacts: &Path, stop: &AtomicBool) 
     };
     let (lockstep, left) = run(Mode::Lockstep)?;
     let (wire, arrived) = run(Mode::Wire)?;
+    let named = |setup: &Setup| setup.maps.values().any(|entries| entries.to_string().contains("\"@"));
+    let names_places = found.scenario.programs.objects.iter().any(named);
     let reads_clock = found.scenario.programs.objects.iter().any(|setup| clock(&found.folder.join(&setup.object)));
-    let bridged = wire.topology.as_deref() == Some("bridge");
+    let why_packets = match wire.topology.as_deref() {
+        _ if wire.observation.ledger.consumed_by.contains_key("local delivery") => Some(STACK),
+        Some("bridge") => None,
+        _ => Some(ROUTED),
+    };
     let mut differences = ledgers(&lockstep.observation, &wire.observation);
     differences.extend(verdicts(&lockstep.observation, &wire.observation));
-    differences.extend(objects(&lockstep.observation.objects, &wire.observation.objects, reads_clock));
-    differences.extend(packets(left, arrived, bridged));
+    differences.extend(objects(&lockstep.observation.objects, &wire.observation.objects, names_places, reads_clock));
+    differences.extend(packets(left, arrived, why_packets));
     let offered = lockstep.observation.ledger.offered;
     Ok(Tiers { version: VERSION, scenario: found.name.clone(), offered, differences })
 }
@@ -176,10 +185,11 @@ fn tables<V: PartialEq + ToString>(
         .collect()
 }
 
-fn objects(lockstep: &[UnderTest], wire: &[UnderTest], reads_clock: bool) -> Vec<Difference> {
+fn objects(lockstep: &[UnderTest], wire: &[UnderTest], names_places: bool, reads_clock: bool) -> Vec<Difference> {
     let mut differences = Vec::new();
-    let why = reads_clock.then_some(CLOCK);
     for (one, other) in lockstep.iter().zip(wire) {
+        let off_path = other.programs.iter().any(|program| !is_on_path(&program.hook));
+        let why = if off_path || names_places { Some(ELSEWHERE) } else { reads_clock.then_some(CLOCK) };
         for (map, same) in one.maps.iter().zip(&other.maps) {
             let name = format!("{}.{}", one.object, map.map);
             differences.extend(tables("map", &rows(&name, map), &rows(&name, same), |_| why));
@@ -189,6 +199,12 @@ fn objects(lockstep: &[UnderTest], wire: &[UnderTest], reads_clock: bool) -> Vec
         }
     }
     differences
+}
+
+/// Whether packets meet the programs of a hook, as it is written, in both modes.
+fn is_on_path(hook: &str) -> bool {
+    let kind = hook.split(' ').next().unwrap_or_default().parse::<HookKind>();
+    kind.is_ok_and(|kind| kind.is_on_path() || kind == HookKind::None)
 }
 
 fn rows(name: &str, map: &MapRows) -> BTreeMap<String, Value> {
@@ -215,7 +231,7 @@ fn events(name: &str, one: &EventRows, other: &EventRows, why: Option<&'static s
 
 /// Packets that left in one mode and not in the other. Those that the other mode has as well, in whatever order, are the
 /// same; of the rest the n-th of a class is compared with the n-th of that class.
-fn packets(left: Vec<Vec<u8>>, arrived: Vec<Vec<u8>>, bridged: bool) -> Vec<Difference> {
+fn packets(left: Vec<Vec<u8>>, arrived: Vec<Vec<u8>>, why: Option<&'static str>) -> Vec<Difference> {
     let mut counts: BTreeMap<&[u8], i64> = BTreeMap::new();
     left.iter().for_each(|frame| *counts.entry(frame).or_default() += 1);
     arrived.iter().for_each(|frame| *counts.entry(frame).or_default() -= 1);
@@ -232,7 +248,6 @@ fn packets(left: Vec<Vec<u8>>, arrived: Vec<Vec<u8>>, bridged: bool) -> Vec<Diff
         rest
     };
     let (one, other) = (rest(&left, 1), rest(&arrived, -1));
-    let why = (!bridged).then_some(ROUTED);
     let classes: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let mut differences = Vec::new();
     for class in classes {

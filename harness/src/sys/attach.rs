@@ -122,11 +122,11 @@ struct PerfAttr {
     offset: u64,
 }
 
-/// Attaches a program to an event on every CPU, until the result is dropped.
+/// Opens an event, until the result is dropped.
 ///
 /// # Errors
-/// The kernel's: `ENOENT` for a function that it does not know, `EINVAL` for one that cannot be probed.
-pub fn attach_perf_event(program: BorrowedFd<'_>, event: PerfEvent<'_>) -> io::Result<OwnedFd> {
+/// The kernel's: `ENOENT` for a function that it does not know, `EINVAL` for one that cannot be probed, `EPERM`.
+pub fn open_perf_event(event: PerfEvent<'_>) -> io::Result<OwnedFd> {
     let mut attr = PerfAttr { size: size_of::<PerfAttr>() as u32, sample_period: 1, ..PerfAttr::default() };
     let mut pid = -1;
     match event {
@@ -147,7 +147,16 @@ pub fn attach_perf_event(program: BorrowedFd<'_>, event: PerfEvent<'_>) -> io::R
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     check(fd)?;
     // SAFETY: a new descriptor that nothing else owns.
-    let event = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a program to an event on every CPU, until the result is dropped.
+///
+/// # Errors
+/// As [`open_perf_event`]; `EINVAL` for a program of another kind.
+pub fn attach_perf_event(program: BorrowedFd<'_>, event: PerfEvent<'_>) -> io::Result<OwnedFd> {
+    let event = open_perf_event(event)?;
+    let fd = event.as_raw_fd();
     // SAFETY: both commands take an integer, on a descriptor of a perf event.
     unsafe {
         check(libc::ioctl(fd, SET_BPF as _, program.as_raw_fd()))?;

@@ -23,11 +23,11 @@ use std::io;
 
 pub use attach::{
     PerfEvent, TcDirection, TcFilter, TcxPosition, attach_perf_event, attach_socket_filter, link_tcx,
-    link_to_descriptor, open_raw_tracepoint,
+    link_to_descriptor, open_perf_event, open_raw_tracepoint,
 };
 pub use bpf::{
-    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, open_kprobe, test_run,
-    test_run_live, test_run_with_context,
+    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, test_run, test_run_live,
+    test_run_with_context,
 };
 pub use element::{Batches, MapHandle};
 pub use ethtool::{

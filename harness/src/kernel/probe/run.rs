@@ -10,7 +10,7 @@ use super::net::Veth;
 use super::{Answer, machine};
 use crate::kernel::btf::{Btf, BtfError, Kind};
 use crate::kernel::nft;
-use crate::sys::{self, ProgramKind};
+use crate::sys::{self, PerfEvent, ProgramKind};
 
 /// `BPF_PROG_TYPE_KPROBE`
 const KPROBE: u32 = 2;
@@ -257,7 +257,8 @@ pub fn kprobes() -> Answer {
     };
     let name = CString::new(FUNCTION).unwrap_or_default();
     answer(load(KPROBE, 0, 0).and_then(|_program| {
-        let probe = sys::open_kprobe(pmu, &name);
+        let probe = PerfEvent::Probe { pmu, retprobe_bit: None, of: &name, offset: 0, process: None };
+        let probe = sys::open_perf_event(probe);
         probe
             .map(|_probe| format!("a probe was set on {FUNCTION}"))
             .map_err(|source| Trouble::new(format!("set a probe on {FUNCTION}"), source))
