@@ -134,7 +134,7 @@ impl Inspection {
     /// # Errors
     /// [`SubjectError::Elf`]. What the kernel or a library refuses is part of the answer.
     pub fn of(name: &str, bytes: &[u8], options: &SubjectOptions, ask: bool) -> Result<Self, SubjectError> {
-        let elf = Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })?;
+        let elf = super::parse(name, bytes)?;
         let mut inspection = Self {
             version: VERSION,
             object: name.to_owned(),

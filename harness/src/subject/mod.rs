@@ -253,8 +253,12 @@ impl Subject {
     /// # Errors
     /// [`SubjectError::Elf`], [`SubjectError::Refused`]; [`SubjectError::Missing`] for an option that names nothing.
     pub fn from_bytes(name: &str, bytes: &[u8], options: &SubjectOptions) -> Result<Self, SubjectError> {
+        Self::from_elf(name, bytes, parse(name, bytes)?, options)
+    }
+
+    /// As [`Subject::from_bytes`], of a file that has been read already.
+    fn from_elf(name: &str, bytes: &[u8], elf: Elf, options: &SubjectOptions) -> Result<Self, SubjectError> {
         kernel::make_room_for_maps();
-        let elf = Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })?;
         options.check(name, &elf)?;
         let (loader, prepared) = prepare(name, bytes, &elf, options)?;
         let offsets = elf.globals.iter().map(|global| (global.name.clone(), global.offset as u64)).collect();
@@ -445,6 +449,11 @@ impl Subject {
     pub(crate) fn missing(&self, what: &str, name: &str, known: Vec<String>) -> SubjectError {
         missing(&self.name, what, name, known)
     }
+}
+
+/// Reads the file of an object.
+fn parse(name: &str, bytes: &[u8]) -> Result<Elf, SubjectError> {
+    Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })
 }
 
 pub(crate) fn missing(object: &str, what: &str, name: &str, known: Vec<String>) -> SubjectError {

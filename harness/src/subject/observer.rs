@@ -104,7 +104,7 @@ impl SubjectObserver {
     /// # Errors
     /// [`SubjectError`]; a program, map, global, entry or hint that does not fit the object.
     pub fn new(setup: &Setup, bytes: &[u8], name: &str, clock: Clock) -> Result<Self, SubjectError> {
-        let elf = Elf::parse(bytes).map_err(|source| SubjectError::Elf { object: name.to_owned(), source })?;
+        let elf = super::parse(name, bytes)?;
         let attaches = attaches(name, setup, &elf)?;
         let options = SubjectOptions {
             loader: setup.loader,
@@ -118,7 +118,7 @@ impl SubjectObserver {
                 _ => Counting::Atomic,
             }),
         };
-        let subject = Subject::from_bytes(name, bytes, &options)?;
+        let subject = Subject::from_elf(name, bytes, elf, &options)?;
         Self::with_subject(subject, setup, attaches)
     }
 
