@@ -265,7 +265,7 @@ fn a_second_xdp_program_is_refused_by_name() {
         "cannot attach XDP program each_verdict: program drop_odd is attached, and wire mode runs one XDP program"
     );
     let error = attachments.tc_ingress(&mut object, "drop_odd").unwrap_err();
-    assert_eq!(error.to_string(), "object verdicts has no tc program drop_odd");
+    assert_eq!(error.to_string(), "cannot attach program drop_odd of object verdicts to tc-ingress: it is of kind xdp");
 }
 
 /// 10 frames: the odd numbered ones are UDP, the even numbered ones are not IP.
