@@ -1,9 +1,10 @@
 //! What programs under test did to packets: verdicts by class, and which fields they changed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 use crate::observation::{Change, ChangedField, VerdictCount};
 
@@ -13,85 +14,138 @@ const MOST_CHANGES: usize = 1000;
 /// Collects while packets run.
 #[derive(Debug, Default)]
 pub(crate) struct Packets {
-    verdicts: BTreeMap<(String, &'static str, String), u64>,
+    /// By program, verdict and class.
+    verdicts: BTreeMap<String, BTreeMap<(&'static str, Class), u64>>,
     /// By program, class, and the names of the fields.
-    changes: BTreeMap<(String, String, Vec<String>), Change>,
+    changes: BTreeMap<(String, Class, Vec<String>), Change>,
 }
 
 impl Packets {
     /// Takes note of one run.
     pub(crate) fn saw(&mut self, program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
         let (number, before) = before;
-        let class = class(before);
-        *self.verdicts.entry((program.to_owned(), verdict, class.clone())).or_default() += 1;
-        if before == after || self.changes.len() >= MOST_CHANGES {
+        let class = Class::of(before);
+        if !self.verdicts.contains_key(program) {
+            self.verdicts.insert(program.to_owned(), BTreeMap::new());
+        }
+        if let Some(counts) = self.verdicts.get_mut(program) {
+            *counts.entry((verdict, class)).or_default() += 1;
+        }
+        if before == after {
             return;
         }
         let fields = changed_fields(before, after);
         let names = fields.iter().map(|field| field.field.clone()).collect();
-        let change = self.changes.entry((program.to_owned(), class.clone(), names)).or_insert_with(|| Change {
-            program: program.to_owned(),
-            class,
-            packets: 0,
-            first: number,
-            fields,
-        });
-        change.packets += 1;
+        let key = (program.to_owned(), class, names);
+        if let Some(change) = self.changes.get_mut(&key) {
+            change.packets += 1;
+        } else if self.changes.len() < MOST_CHANGES {
+            let (program, class) = (program.to_owned(), class.to_string());
+            self.changes.insert(key, Change { program, class, packets: 1, first: number, fields });
+        }
     }
 
     /// Verdicts by program, and changes in the order of their first packet.
     pub(crate) fn finish(self) -> (BTreeMap<String, Vec<VerdictCount>>, Vec<Change>) {
-        let mut verdicts: BTreeMap<String, Vec<VerdictCount>> = BTreeMap::new();
-        for ((program, verdict, class), packets) in self.verdicts {
-            verdicts.entry(program).or_default().push(VerdictCount { verdict: verdict.to_owned(), class, packets });
-        }
+        let count = |((verdict, class), packets): ((&str, Class), u64)| VerdictCount {
+            verdict: verdict.to_owned(),
+            class: class.to_string(),
+            packets,
+        };
+        let verdicts = self.verdicts.into_iter();
+        let verdicts = verdicts.map(|(program, counts)| {
+            let mut counts: Vec<VerdictCount> = counts.into_iter().map(count).collect();
+            counts.sort();
+            (program, counts)
+        });
         let mut changes: Vec<Change> = self.changes.into_values().collect();
         changes.sort_by(|one, other| (one.first, &one.program).cmp(&(other.first, &other.program)));
-        (verdicts, changes)
+        (verdicts.collect(), changes)
+    }
+}
+
+/// What kind of packet one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Class {
+    vlan: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Named(&'static str),
+    /// The lower port, which is the service's as a rule.
+    Udp(u16),
+    /// Version, type.
+    Icmp(&'static str, u8),
+    /// Version, protocol.
+    Protocol(&'static str, u8),
+    Ethertype(u16),
+}
+
+impl Class {
+    fn of(frame: &[u8]) -> Self {
+        let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else {
+            return Self { vlan: false, kind: Kind::Named("short") };
+        };
+        Self { vlan: !packet.link_exts.is_empty(), kind: Kind::of(&packet, frame) }
+    }
+}
+
+impl Kind {
+    fn of(packet: &LaxSlicedPacket<'_>, frame: &[u8]) -> Self {
+        match (&packet.net, &packet.transport) {
+            (Some(LaxNetSlice::Arp(_)), _) => Self::Named("arp"),
+            (_, Some(TransportSlice::Tcp(tcp))) => Self::Named(match (tcp.rst(), tcp.syn(), tcp.ack(), tcp.fin()) {
+                (true, ..) => "tcp rst",
+                (_, true, false, _) => "tcp syn",
+                (_, true, true, _) => "tcp syn-ack",
+                (.., true) => "tcp fin",
+                _ if !tcp.payload().is_empty() => "tcp data",
+                _ => "tcp ack",
+            }),
+            (_, Some(TransportSlice::Udp(udp))) => Self::Udp(udp.source_port().min(udp.destination_port())),
+            (_, Some(TransportSlice::Icmpv4(icmp))) => match icmp.type_u8() {
+                8 => Self::Named("icmp echo request"),
+                0 => Self::Named("icmp echo reply"),
+                kind => Self::Icmp("icmp", kind),
+            },
+            (_, Some(TransportSlice::Icmpv6(icmp))) => match icmp.type_u8() {
+                128 => Self::Named("icmpv6 echo request"),
+                129 => Self::Named("icmpv6 echo reply"),
+                kind => Self::Icmp("icmpv6", kind),
+            },
+            (Some(LaxNetSlice::Ipv4(ip)), _) if ip.payload().fragmented => Self::Named("ipv4 fragment"),
+            (Some(LaxNetSlice::Ipv4(ip)), _) => Self::Protocol("ipv4", ip.header().protocol().0),
+            (Some(LaxNetSlice::Ipv6(ip)), _) if ip.payload().fragmented => Self::Named("ipv6 fragment"),
+            (Some(LaxNetSlice::Ipv6(ip)), _) => Self::Protocol("ipv6", ip.payload().ip_number.0),
+            (None, _) => match frame.get(12..14) {
+                Some(&[high, low]) => Self::Ethertype(u16::from_be_bytes([high, low])),
+                _ => Self::Named("short"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.vlan {
+            out.write_str("vlan ")?;
+        }
+        match self.kind {
+            Kind::Named(name) => out.write_str(name),
+            Kind::Udp(port) => write!(out, "udp {port}"),
+            Kind::Icmp(version, kind) => write!(out, "{version} {kind}"),
+            Kind::Protocol(version, number) => write!(out, "{version} protocol {number}"),
+            Kind::Ethertype(number) => write!(out, "ethertype 0x{number:04x}"),
+        }
     }
 }
 
 /// What kind of packet it is: `arp`, `icmp echo request`, `tcp syn`, `tcp data`, `udp 53`, `ipv6 fragment`, ...
 #[must_use]
 pub fn class(frame: &[u8]) -> String {
-    let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else { return "short".to_owned() };
-    let prefix = if packet.link_exts.is_empty() { "" } else { "vlan " };
-    let text = match (&packet.net, &packet.transport) {
-        (Some(LaxNetSlice::Arp(_)), _) => "arp".to_owned(),
-        (_, Some(TransportSlice::Tcp(tcp))) => {
-            let kind = match (tcp.rst(), tcp.syn(), tcp.ack(), tcp.fin()) {
-                (true, ..) => "rst",
-                (_, true, false, _) => "syn",
-                (_, true, true, _) => "syn-ack",
-                (.., true) => "fin",
-                _ if !tcp.payload().is_empty() => "data",
-                _ => "ack",
-            };
-            format!("tcp {kind}")
-        }
-        // The lower port is the service's, as a rule.
-        (_, Some(TransportSlice::Udp(udp))) => format!("udp {}", udp.source_port().min(udp.destination_port())),
-        (_, Some(TransportSlice::Icmpv4(icmp))) => match icmp.type_u8() {
-            8 => "icmp echo request".to_owned(),
-            0 => "icmp echo reply".to_owned(),
-            kind => format!("icmp {kind}"),
-        },
-        (_, Some(TransportSlice::Icmpv6(icmp))) => match icmp.type_u8() {
-            128 => "icmpv6 echo request".to_owned(),
-            129 => "icmpv6 echo reply".to_owned(),
-            kind => format!("icmpv6 {kind}"),
-        },
-        (Some(LaxNetSlice::Ipv4(ip)), _) => protocol("ipv4", ip.header().protocol(), ip.payload().fragmented),
-        (Some(LaxNetSlice::Ipv6(ip)), _) => protocol("ipv6", ip.payload().ip_number, ip.payload().fragmented),
-        (None, _) => {
-            frame.get(12..14).map_or_else(String::new, |two| format!("ethertype 0x{:02x}{:02x}", two[0], two[1]))
-        }
-    };
-    format!("{prefix}{text}")
-}
-
-fn protocol(version: &str, number: IpNumber, fragmented: bool) -> String {
-    if fragmented { format!("{version} fragment") } else { format!("{version} protocol {}", number.0) }
+    Class::of(frame).to_string()
 }
 
 /// Fields of a packet by name, in the order of the packet.
