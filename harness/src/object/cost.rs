@@ -9,7 +9,6 @@ mod kind;
 mod statistics;
 
 use std::error::Error;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Instant;
@@ -159,8 +158,8 @@ impl Code {
             lines: records(&lines, function.line_info_rec_size),
         };
         let mut log = vec![0_u8; LOG_BYTES];
-        let (result, load_us) = timed(&load, &mut log);
-        let log = text(log);
+        let (result, load_us) = timed(&load, sys::LOG_STATISTICS, &mut log);
+        let log = text(&log);
         match result {
             Err(error) => Err(refusal(&error, &log)),
             Ok(_loaded) => {
@@ -176,13 +175,13 @@ fn records(bytes: &[u8], record_size: usize) -> InstructionRecords<'_> {
     InstructionRecords { bytes, record_size: u32::try_from(record_size).unwrap_or_default() }
 }
 
-/// Loads, and takes the time of the call that counts, µs.
-fn timed(load: &ProgramLoad<'_>, log: &mut [u8]) -> (io::Result<OwnedFd>, u64) {
+/// Loads with a log of that level, and takes the time of the call that counts, µs.
+pub(crate) fn timed(load: &ProgramLoad<'_>, level: u32, log: &mut [u8]) -> (io::Result<OwnedFd>, u64) {
     let mut tries = 0;
     loop {
         tries += 1;
         let start = Instant::now();
-        let result = sys::load_program(load, sys::LOG_STATISTICS, log);
+        let result = sys::load_program(load, level, log);
         let load_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         match &result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < TRIES => {}
@@ -192,9 +191,9 @@ fn timed(load: &ProgramLoad<'_>, log: &mut [u8]) -> (io::Result<OwnedFd>, u64) {
 }
 
 /// The log up to its zero byte.
-fn text(log: Vec<u8>) -> String {
-    let log: Vec<u8> = log.into_iter().take_while(|byte| *byte != 0).collect();
-    CString::new(log).unwrap_or_default().to_string_lossy().into_owned()
+pub(crate) fn text(log: &[u8]) -> String {
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    String::from_utf8_lossy(&log[..end]).into_owned()
 }
 
 /// The kernel's error, and the verifier's last words before its statistics.

@@ -4,13 +4,12 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Instant;
 
 use aya_obj::generated::bpf_insn;
 
+use crate::kernel;
 use crate::kernel::btf::{self, Btf, BtfError};
-use crate::kernel::{self};
-use crate::object::cost::Statistics;
+use crate::object::cost::{Statistics, text, timed};
 use crate::object::section::{Kind, Target};
 use crate::sys::{self, InstructionRecords, ProgramKind, ProgramLoad};
 
@@ -21,8 +20,6 @@ const SHORT_LOG: usize = 64 << 10;
 const LONG_LOG: usize = 16 << 20;
 /// Verbose log with statistics.
 const VERBOSE: u32 = 1 | sys::LOG_STATISTICS;
-/// The kernel interrupts a load when a signal comes; libbpf tries as often.
-const TRIES: usize = 5;
 
 /// Why the kernel did not take a program.
 #[derive(Debug, thiserror::Error)]
@@ -104,12 +101,6 @@ impl AsFd for LoadedProgram {
 }
 
 impl LoadedProgram {
-    /// A program that somebody else loaded.
-    #[must_use]
-    pub fn from_fd(name: &str, kind: Kind, fd: OwnedFd) -> Self {
-        Self { name: name.to_owned(), kind, target: None, statistics: None, load_us: 0, fd }
-    }
-
     pub(super) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -178,21 +169,6 @@ fn records((bytes, record_size): &(Vec<u8>, u32)) -> InstructionRecords<'_> {
     InstructionRecords { bytes, record_size }
 }
 
-/// Loads, and takes the time of the call that counts, µs.
-fn timed(load: &ProgramLoad<'_>, level: u32, log: &mut [u8]) -> (io::Result<OwnedFd>, u64) {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let start = Instant::now();
-        let result = sys::load_program(load, level, log);
-        let load_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        match &result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < TRIES => {}
-            _ => return (result, load_us),
-        }
-    }
-}
-
 /// Asks the verifier again, at length, for its reasons.
 fn refusal(load: &ProgramLoad<'_>, error: io::Error) -> LoadError {
     let mut log = vec![0_u8; LONG_LOG];
@@ -206,10 +182,4 @@ fn refusal(load: &ProgramLoad<'_>, error: io::Error) -> LoadError {
         tail.push_str(&format!("\nthe object's licence (section license) is {license}"));
     }
     LoadError::Refused { program: load.name.to_owned(), kernel: kernel::release(), tail, log, error }
-}
-
-/// The log up to its zero byte.
-fn text(log: &[u8]) -> String {
-    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-    String::from_utf8_lossy(&log[..end]).into_owned()
 }

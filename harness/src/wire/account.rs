@@ -3,6 +3,7 @@
 use bpflab_programs::ledger::{Fate, LEFT_CLIENT};
 
 use crate::kernel::reasons::UNKNOWN;
+use crate::sys::TcDirection;
 
 /// Whether a drop with a reason of this name can be a tc program's verdict: the kernel says so (Linux 5.17 and later),
 /// or it says nothing.
@@ -23,6 +24,16 @@ pub(super) struct AtSide {
     pub(super) egress: Vec<String>,
     /// How many of them are of tcx.
     pub(super) egress_tcx: usize,
+}
+
+impl AtSide {
+    /// The tc programs of a direction, and how many of them are of tcx.
+    pub(super) fn chain(&mut self, direction: TcDirection) -> (&mut Vec<String>, &mut usize) {
+        match direction {
+            TcDirection::Ingress => (&mut self.ingress, &mut self.ingress_tcx),
+            TcDirection::Egress => (&mut self.egress, &mut self.egress_tcx),
+        }
+    }
 }
 
 /// The same of both sides.

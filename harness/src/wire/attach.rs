@@ -292,15 +292,11 @@ impl Attachments {
         let sides = self.sides(hook)?;
         let Loaded { fd, .. } = load(object, program, hook, None)?;
         for (side, link) in self.place.links().filter(|(side, _)| sides.contains(side)) {
-            let at = &mut self.programs.0[side];
-            let (names, tcx) = match direction {
-                TcDirection::Ingress => (&mut at.ingress, at.ingress_tcx),
-                TcDirection::Egress => (&mut at.egress, at.egress_tcx),
-            };
+            let (names, tcx) = self.programs.0[side].chain(direction);
             if names.len() == MOST_PROGRAMS {
                 return Err(WireError::TooMany { hook: direction_name(direction), most: MOST_PROGRAMS });
             }
-            let priority = program_priority(names.len() - tcx);
+            let priority = program_priority(names.len() - *tcx);
             let named = Named { object: object.object_name(), program, fd: fd.as_fd() };
             self.attached.push(attach_tc(named, &link.dut, direction, priority)?);
             names.push(program.to_owned());
@@ -332,11 +328,7 @@ impl Attachments {
         for (side, link) in self.place.links().filter(|(side, _)| sides.contains(side)) {
             let named = Named { object: object.object_name(), program, fd: fd.as_fd() };
             let attached = attach_tcx(named, &link.dut, direction, TcxPosition::Last)?;
-            let at = &mut self.programs.0[side];
-            let (names, count) = match direction {
-                TcDirection::Ingress => (&mut at.ingress, &mut at.ingress_tcx),
-                TcDirection::Egress => (&mut at.egress, &mut at.egress_tcx),
-            };
+            let (names, count) = self.programs.0[side].chain(direction);
             names.insert(*count, program.to_owned());
             *count += 1;
             self.tcx[side][direction as usize].push(attached);
