@@ -32,6 +32,7 @@ pub mod scenario;
 pub mod snapshot;
 pub mod subject;
 pub mod suite;
+pub mod synth;
 pub mod sys;
 pub mod topology;
 #[cfg(feature = "cli")]

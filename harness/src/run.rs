@@ -19,6 +19,7 @@ use crate::scenario::{Mode, spec::Programs};
 use crate::subject::{self, LoadError, SubjectError, SubjectObserver};
 use crate::suite::protocols::ProtocolsError;
 use crate::suite::{self, Family, Observer};
+use crate::synth;
 use crate::topology::{Network, TopologyChoice, TopologyError};
 use crate::wire::{self, Attachments, Speed, WireError, WireOptions};
 
@@ -106,6 +107,9 @@ pub enum RunError {
     /// Wire mode failed.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// Traffic could not be made.
+    #[error(transparent)]
+    Synth(#[from] synth::WriteError),
     /// An artefact could not be written.
     #[error("cannot write artefact {}", path.display())]
     Artefact {
@@ -123,7 +127,7 @@ impl RunError {
     pub fn is_invalid_input(&self) -> bool {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
-            || matches!(self, Self::Wire(WireError::Frames(_)))
+            || matches!(self, Self::Wire(WireError::Frames(_)) | Self::Synth(_))
             || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
             || matches!(
                 self,
