@@ -2,7 +2,7 @@
 //!
 //! [`catalogue`] lists what there is. A [`Spec`] names an entry with its parameters, rate, shape, sources and targets; it is
 //! what a scenario declares under `[[traffic.synth]]` and what `bpflab synth` is told. [`frames`] turns it into a stream of
-//! frames, lazily and without allocation per packet; [`merge`] puts several streams, and captures, into one by time.
+//! frames, lazily, into a buffer that is used again; [`merge`] puts several streams, and captures, into one by time.
 //!
 //! The same declaration gives the same bytes on every machine: random numbers, logarithms and rounding are the module's
 //! own. Floods are what an attacker sends; scans, brute force and transactions are whole conversations, both sides with

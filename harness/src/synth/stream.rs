@@ -76,8 +76,8 @@ pub(super) trait Generator: Send {
     fn step(&mut self, unit: &mut Unit, frame: &mut Frame) -> Made;
 }
 
-/// Frames of one declaration, endless or not, without anything kept of those that are past: [`Synth::next_into`] allocates
-/// nothing per packet.
+/// Frames of one declaration. Nothing is kept of those that are past; a unit under way takes some 200 bytes, however much it
+/// sends.
 pub struct Synth {
     generator: Box<dyn Generator>,
     schedule: Schedule,
