@@ -4,7 +4,7 @@
 use etherparse::TcpOptionElement;
 
 use super::packet::{ETHERNET, SEGMENT, Template, Transport, flag};
-use super::place::Pool;
+use super::pool::Pool;
 use super::rng::Rng;
 use super::script::{Act, Body, Fill, Options, Script, Segment};
 use super::stream::{Generator, Made, Unit, side};

@@ -25,13 +25,16 @@ mod entry;
 mod error;
 mod file;
 mod hosts;
+mod merge;
 mod packet;
 mod param;
 mod place;
+mod pool;
 mod rng;
 mod script;
 mod shape;
 mod spec;
+mod spoil;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -41,11 +44,12 @@ mod tests;
 pub use catalogue::{Entry, Family, Ip, catalogue};
 pub use error::SynthError;
 pub use file::{WriteError, Written, write};
+pub use merge::{FrameSource, Merge, merge};
 pub use param::{Kind, Parameter, Value};
 pub use place::{Hosts, Place};
 pub use shape::{Shape, ShapeError};
 pub use spec::{Checksums, IpVersions, Macs, Spec};
-pub use stream::{FrameSource, Merge, Synth, merge};
+pub use stream::Synth;
 
 /// Time of the beginning of all traffic: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 pub const START_NS: u64 = 1_767_225_600_000_000_000;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::{self, Entry, Ip};
 use super::param::{Params, Value};
-use super::place::{Hosts, Place, Pool};
+use super::place::{Hosts, Place};
+use super::pool::Pool;
 use super::rng::Rng;
 use super::shape::{Extent, Schedule, Shape};
 use super::stream::{Parts, Synth, Versions};
@@ -281,19 +282,20 @@ impl Context<'_> {
         [false, true].into_iter().filter(move |v6| has[usize::from(*v6)])
     }
 
-    /// The targets of that version, or where that is one address the network that it is of: 254 addresses of IPv4 and as
-    /// many as needed of IPv6.
+    /// The targets of that version, or where that is one address the hosts of its network: 254 of IPv4 and as many as
+    /// needed of IPv6. Without the first source.
     pub(super) fn neighbourhood(&self, v6: bool) -> Pool {
-        self.targets[usize::from(v6)].neighbours()
+        let version = usize::from(v6);
+        self.targets[version].neighbours().without(self.sources[version].nth(0))
     }
 
     /// The first target of that version.
-    pub(super) fn target(&self, v6: bool) -> super::place::Address {
+    pub(super) fn target(&self, v6: bool) -> super::pool::Address {
         self.targets[usize::from(v6)].nth(0)
     }
 
     /// An address parameter in the version of IP that is made; `otherwise` for `auto`.
-    pub(super) fn address(&self, name: &str, v6: bool, otherwise: IpAddr) -> Result<super::place::Address, SynthError> {
+    pub(super) fn address(&self, name: &str, v6: bool, otherwise: IpAddr) -> Result<super::pool::Address, SynthError> {
         match self.params.address(name) {
             None => Ok(otherwise.into()),
             Some(address) if address.is_ipv6() == v6 => Ok(address.into()),

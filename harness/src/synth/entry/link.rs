@@ -8,7 +8,7 @@ use super::super::SynthError;
 use super::super::catalogue::{Entry, Family, Ip};
 use super::super::packet::Transport;
 use super::super::param::{Kind, Parameter};
-use super::super::place::Address;
+use super::super::pool::Address;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made};
 use super::both;
