@@ -52,7 +52,7 @@ fn every_connection_has_its_handshake_and_nothing_out_of_place() {
         let count = if entry.name == "large-flow" { 1 } else { 4 };
         let spec = Spec { ip: Some(IpVersions::Both), count: Some(count), ..Spec::new(entry.name) };
         let document = seen(&spec);
-        let tcp = &document.observation.tcp;
+        let tcp = document.observation.tcp.as_ref().expect("connections");
         let name = entry.name;
         assert_eq!(tcp.handshakes.len() as u64, count, "{name}");
         assert_eq!((tcp.out_of_order, tcp.duplicate_acks, tcp.half_open), (0, 0, 0), "{name}");
@@ -86,7 +86,7 @@ fn a_scan_finds_the_ports_that_are_said_to_be_open() {
     let params = [("ports", "1-50"), ("open", "21,22,25"), ("filtered", "50")];
     for name in ["syn-scan", "connect-scan"] {
         let params = params.map(|(name, value)| (name.to_owned(), value.into())).into();
-        let tcp = seen(&Spec { params, ..Spec::new(name) }).observation.tcp;
+        let tcp = seen(&Spec { params, ..Spec::new(name) }).observation.tcp.expect("connections");
         // 46 refusals, and 3 resets by the scanner.
         assert_eq!((tcp.syn, tcp.syn_ack, tcp.rst, tcp.half_open), (50, 3, 49, 1), "{name}");
         assert_eq!(tcp.handshakes.len(), if name == "connect-scan" { 3 } else { 0 }, "{name}");
@@ -97,5 +97,6 @@ fn a_scan_finds_the_ports_that_are_said_to_be_open() {
 fn a_flood_is_as_many_half_open_connections() {
     let spec = Spec { ip: Some(IpVersions::Both), count: Some(500), ..Spec::new("syn-flood") };
     let observation = seen(&spec).observation;
-    assert_eq!((observation.tcp.syn, observation.tcp.half_open, observation.flows.len()), (500, 500, 500));
+    let tcp = observation.tcp.expect("connections");
+    assert_eq!((tcp.syn, tcp.half_open, observation.flows.len()), (500, 500, 500));
 }
