@@ -13,3 +13,4 @@ mod replay;
 mod report;
 mod scenarios;
 mod support;
+mod synth;
