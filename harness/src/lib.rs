@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cgroup;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod condition;
 pub mod cost;
 pub mod coverage;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod invoker;
 pub mod kernel;
 pub mod lab;
 pub mod lockstep;
+pub mod minimize;
 pub mod object;
 pub mod observation;
 pub mod pool;

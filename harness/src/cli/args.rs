@@ -61,6 +61,8 @@ pub enum Command {
     Costs(CostsArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
+    /// Make a capture as small as a condition over what is seen lets it.
+    Minimize(super::minimize::MinimizeArgs),
     /// Join and show results of the kernel matrix.
     Report(super::report::ReportArgs),
     /// Say what this machine has, what it lacks, what that costs and how to get it.

@@ -15,6 +15,7 @@ mod guests;
 mod inspect;
 mod kernels;
 mod matrix;
+mod minimize;
 mod new;
 mod replay;
 pub mod report;
@@ -98,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Costs(args) => costs::print(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
+        Command::Minimize(args) => minimize::minimize(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),

@@ -153,7 +153,8 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
     Some(format!("{option} needs wire mode: in lockstep mode nothing is sent, and times are the capture's"))
 }
 
-fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
+/// What the arguments ask for, with `capture` as the file.
+pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     let mut programs = if args.programs.is_empty() && args.object.is_empty() {
         Programs::default()
     } else {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::variant::{self, Variant};
 use super::{Expectation, ScenarioError, hint};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
+use crate::condition::Condition;
 use crate::kernel::probe::{Requirement, RunMode};
 use crate::object::Clock;
 use crate::snapshot;
@@ -76,6 +77,9 @@ pub struct Scenario {
     /// Facts that must hold in every mode, by path into the observation (`tcp.handshakes.0.rtt_us`).
     #[serde(default)]
     pub expect: BTreeMap<String, Expectation>,
+    /// Conditions over the observation that must hold in every mode (see [`crate::condition`]).
+    #[serde(default)]
+    pub holds: Vec<Condition>,
     /// What the snapshot shows.
     #[serde(default)]
     pub snapshot: SnapshotRules,
@@ -324,6 +328,9 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     }
     if scenario.snapshot.wire_differs.is_some() && !both_modes().iter().all(|mode| scenario.modes.contains(mode)) {
         return Err("`snapshot.wire_differs` needs both `lockstep` and `wire` in `modes`".to_owned());
+    }
+    if let Some(condition) = scenario.holds.iter().find(|condition| condition.differing_kernels().is_some()) {
+        return Err(format!("`holds` is about one kernel, and `{}` compares two", condition.text()));
     }
     variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
     scenario.topology.validate().map_err(|error| error.to_string())

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{InvalidTopology, Topology, XDP_MAX_MTU, presets};
 
@@ -11,7 +11,7 @@ use super::{InvalidTopology, Topology, XDP_MAX_MTU, presets};
 const TWO_TAGS: u32 = 8;
 
 /// A preset by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
