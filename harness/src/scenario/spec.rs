@@ -28,6 +28,8 @@ pub enum Mode {
     Lockstep,
     /// Across veth links, through the kernel's own stack.
     Wire,
+    /// Against the kernel's own sockets.
+    Live,
 }
 
 impl From<Mode> for RunMode {
@@ -35,6 +37,7 @@ impl From<Mode> for RunMode {
         match mode {
             Mode::Lockstep => Self::Lockstep,
             Mode::Wire => Self::Wire,
+            Mode::Live => Self::Live,
         }
     }
 }
@@ -44,6 +47,7 @@ impl std::fmt::Display for Mode {
         out.write_str(match self {
             Self::Lockstep => "lockstep",
             Self::Wire => "wire",
+            Self::Live => "live",
         })
     }
 }
@@ -54,7 +58,7 @@ impl std::fmt::Display for Mode {
 pub struct Scenario {
     /// One line: what this shows.
     pub purpose: String,
-    /// Modes it runs in, each a test of its own; both if left out.
+    /// Modes it runs in, each a test of its own; lockstep and wire if left out.
     #[serde(default = "both_modes")]
     pub modes: Vec<Mode>,
     /// What it needs beyond what its modes need. Unmet: reported as unsupported, with the reason.
@@ -300,7 +304,7 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
         return Err("`purpose` is empty: say in one line what the scenario shows".to_owned());
     }
     if scenario.modes.is_empty() {
-        return Err("`modes` is empty: name `lockstep`, `wire` or both".to_owned());
+        return Err("`modes` is empty: name `lockstep`, `wire`, `live`, or several of them".to_owned());
     }
     match (&scenario.traffic.capture, scenario.traffic.frames.is_empty()) {
         (None, true) => return Err("`traffic` names neither a `capture` nor `frames`".to_owned()),
@@ -318,8 +322,8 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
             ));
         }
     }
-    if scenario.snapshot.wire_differs.is_some() && scenario.modes != both_modes() {
-        return Err("`snapshot.wire_differs` needs both modes in `modes`".to_owned());
+    if scenario.snapshot.wire_differs.is_some() && !both_modes().iter().all(|mode| scenario.modes.contains(mode)) {
+        return Err("`snapshot.wire_differs` needs both `lockstep` and `wire` in `modes`".to_owned());
     }
     variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
     scenario.topology.validate().map_err(|error| error.to_string())

@@ -30,8 +30,8 @@ use crate::observation;
 use crate::topology::TopologyError;
 
 pub use account::Progress;
-pub use attach::Attachments;
-pub(crate) use attach::{XdpAlone, load_for};
+pub(crate) use attach::load_for;
+pub use attach::{Attachments, XdpAlone};
 pub use bare::BareLink;
 pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
