@@ -8,6 +8,7 @@
 //! consumes its steps. Tests in Rust use the same parts by [`lab`], which has examples.
 #![deny(unsafe_code)]
 
+pub mod apps;
 pub mod capture;
 pub mod cgroup;
 #[cfg(feature = "cli")]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::impair::ImpairArg;
 use super::report::{ExitOn, OutputArgs};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::object::Clock;
@@ -116,6 +117,9 @@ pub struct ReplayArgs {
     /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
     #[arg(long, default_value = DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
     pub topology: String,
+    /// Impair links.
+    #[arg(long, value_name = "HOST[.INTERFACE]:WHAT=HOW,...", help = super::impair::HELP)]
+    pub impair: Vec<ImpairArg>,
     /// Clock of the analysis in wire mode: the capture's times, or the kernel's during the replay.
     #[arg(long, value_enum, default_value = "capture")]
     pub clock: ClockArg,

@@ -12,6 +12,7 @@ mod exec;
 mod exec_hint;
 mod guest;
 mod guests;
+mod impair;
 mod inspect;
 mod kernels;
 mod matrix;

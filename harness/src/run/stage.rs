@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cgroup::OwnGroup;
 use crate::hook::HookKind;
+use crate::kernel::probe::{self, Requirement};
 use crate::suite::{self, Observer, Watch};
 use crate::sys;
 use crate::topology::{Network, Topology};
@@ -21,6 +22,7 @@ pub(super) fn play<T>(
     step: &mut dyn FnMut(Step<'_>),
     act: impl FnOnce(&Network, &mut Progress<'_>) -> Result<T, RunError>,
 ) -> Result<T, RunError> {
+    check(topology)?;
     let _group = own_group(analyzers)?;
     step(Step::Build { topology: &topology.name });
     let network = Network::build(topology)?;
@@ -55,6 +57,12 @@ impl Progress<'_> {
         (self.step)(step);
         Ok(suite::drain(self.analyzers)?)
     }
+}
+
+/// Whether this kernel has what the links ask for.
+pub(super) fn check(topology: &Topology) -> Result<(), RunError> {
+    let unmet = probe::unmet(&Requirement::of_features(topology.features()));
+    if unmet.is_empty() { Ok(()) } else { Err(RunError::Unmet(unmet)) }
 }
 
 /// A control group of this process's own, where a program is attached to one: sockets belong to the group that they are

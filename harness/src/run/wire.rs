@@ -23,6 +23,8 @@ pub(super) fn run(
 ) -> Result<(), RunError> {
     let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
     let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
+    wire::check_impairment(&topology)?;
+    stage::check(&topology)?;
     let _group = stage::own_group(analyzers)?;
     step(Step::Build { topology: &topology.name });
     document.topology = Some(topology.name.clone());

@@ -132,6 +132,9 @@ impl Trial {
         if self.objects().any(|object| source::must_compile(&object)) {
             needs.extend(source::needs());
         }
+        if self.mode != Mode::Lockstep {
+            needs.extend(Requirement::of_features(self.found.scenario.topology.features()));
+        }
         probe::unmet_on(&needs, build)
     }
 

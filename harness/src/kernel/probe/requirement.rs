@@ -63,6 +63,12 @@ impl Requirement {
         }
     }
 
+    /// Features by their names in the table.
+    #[must_use]
+    pub fn of_features<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        names.into_iter().filter_map(Feature::named).map(Self::Feature).collect()
+    }
+
     /// All that a mode of running scenarios needs, one by one.
     #[must_use]
     pub fn of_mode(mode: impl Into<RunMode>) -> Vec<Self> {
