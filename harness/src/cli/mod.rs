@@ -12,6 +12,7 @@ mod exec;
 mod exec_hint;
 mod guest;
 mod guests;
+mod import;
 mod inspect;
 mod kernels;
 mod matrix;
@@ -96,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Guest(args) => guest::guest(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
+        Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
         Command::New(args) => new::new(&args),
