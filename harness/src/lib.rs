@@ -19,6 +19,7 @@ pub mod coverage;
 pub mod error;
 pub mod flow_name;
 pub mod hook;
+pub mod import;
 pub mod invoker;
 pub mod kernel;
 pub mod lab;

@@ -54,6 +54,8 @@ pub enum Command {
     Guest(GuestArgs),
     /// Say what an eBPF object file is, what it needs, and whether this kernel takes it.
     Inspect(InspectArgs),
+    /// Make a capture fit to share: select packets, convert them to Ethernet, anonymise them.
+    Import(Box<super::import::ImportArgs>),
     /// Run scenarios in lockstep mode and on the wire, and say where the two differ.
     Compare(CompareArgs),
     /// List scenarios.

@@ -13,6 +13,7 @@ mod exec_hint;
 mod guest;
 mod guests;
 mod impair;
+mod import;
 mod inspect;
 mod kernels;
 mod matrix;
@@ -98,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Guest(args) => guest::guest(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
+        Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
         Command::Minimize(args) => minimize::minimize(&args),
