@@ -12,9 +12,12 @@ mod exec;
 mod exec_hint;
 mod guest;
 mod guests;
+mod impair;
+mod import;
 mod inspect;
 mod kernels;
 mod matrix;
+mod minimize;
 mod new;
 mod replay;
 pub mod report;
@@ -97,8 +100,10 @@ pub fn main() -> ExitCode {
         Command::Guest(args) => guest::guest(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
+        Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
+        Command::Minimize(args) => minimize::minimize(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),
