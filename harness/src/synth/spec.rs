@@ -15,9 +15,10 @@ use super::stream::{Parts, Synth, Versions};
 use super::{START_NS, SynthError};
 use crate::topology::Mac;
 
-/// Versions of IP.
+/// Versions of IP: `4`, `6` or `"both"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(try_from = "IpText")]
 pub enum IpVersions {
     /// IPv4.
     #[default]
@@ -32,6 +33,31 @@ pub enum IpVersions {
     #[serde(rename = "both")]
     #[cfg_attr(feature = "cli", value(name = "both"))]
     Both,
+}
+
+/// A version of IP as it may be written: a number, or a text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`ip` is 4, 6 or \"both\"")]
+enum IpText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<IpText> for IpVersions {
+    type Error = String;
+
+    fn try_from(text: IpText) -> Result<Self, String> {
+        let text = match text {
+            IpText::Number(number) => number.to_string(),
+            IpText::Text(text) => text,
+        };
+        match text.as_str() {
+            "4" => Ok(Self::V4),
+            "6" => Ok(Self::V6),
+            "both" => Ok(Self::Both),
+            _ => Err(format!("`ip` is 4, 6 or \"both\", not `{text}`")),
+        }
+    }
 }
 
 /// Checksums of what is made.

@@ -36,7 +36,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         "teardrop",
         "a second fragment that lies inside the first (two packets a unit)",
-        "CVE-1999-0015; RFC 3128",
+        "CVE-1999-0015; CVE-1999-0258 (bonk)",
         &[
             port("53"),
             Parameter::count("first", "bytes", (16, 1_200), "40", "length of the first fragment, a multiple of 8"),
@@ -59,7 +59,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         "tiny-fragments",
         "a SYN whose flags are in the second fragment (two packets a unit)",
-        "RFC 1858 section 3; RFC 7112 for IPv6; nmap(1) -f",
+        "RFC 1858 section 3; RFC 3128; RFC 7112 for IPv6; nmap(1) -f",
         &[port("80")],
         tiny,
     ),

@@ -84,7 +84,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         "bad-flags",
         "combinations of TCP flags that mean nothing",
-        "RFC 9293 section 3.10.7; Handley, Paxson, Kreibich: Network Intrusion Detection: Evasion, 2001",
+        "RFC 9293 section 3.10.7; Handley, Paxson, Kreibich: Network Intrusion Detection, 2001",
         &[
             port("80"),
             Parameter::of(
