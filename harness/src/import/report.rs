@@ -242,7 +242,7 @@ impl Report {
                 Some(Payload::Random) => "made random",
                 _ => "kept",
             };
-            let _ = writeln!(out, "\nNot read, payload {payload}");
+            let _ = writeln!(out, "\nPayload that no rule reads (bodies, certificates, other protocols): {payload}");
             for (name, unknown) in &self.counts.unknown {
                 let _ = writeln!(out, "  {name}: {} packets, {} bytes", unknown.packets, unknown.bytes);
             }
