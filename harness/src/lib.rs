@@ -8,10 +8,12 @@
 //! consumes its steps. Tests in Rust use the same parts by [`lab`], which has examples.
 #![deny(unsafe_code)]
 
+pub mod apps;
 pub mod capture;
 pub mod cgroup;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod condition;
 pub mod cost;
 pub mod coverage;
 pub mod error;
@@ -22,6 +24,7 @@ pub mod invoker;
 pub mod kernel;
 pub mod lab;
 pub mod lockstep;
+pub mod minimize;
 pub mod object;
 pub mod observation;
 pub mod pool;

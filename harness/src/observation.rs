@@ -43,6 +43,9 @@ pub struct Ledger {
     /// Packets that the device under test made itself, not part of `offered`.
     #[serde(default)]
     pub generated: u64,
+    /// Packets that arrived once more, as copies made by an impaired link: not part of `delivered`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub duplicated: u64,
 }
 
 /// What one hook saw.

@@ -51,7 +51,7 @@ impl Lab {
         let state = TcpState::load(Clock::Kernel, &TcpStateSettings::default()).unwrap();
         let sockets = Sockets::load(Clock::Kernel, &SocketsSettings::default()).unwrap();
         let mut analyzers: Vec<Box<dyn Observer>> = vec![Box::new(state), Box::new(sockets)];
-        suite::attach(&mut analyzers, &mut attachments, &network).unwrap();
+        suite::attach(&mut analyzers, suite::Watch::BetweenFarEnds, &mut attachments, &network).unwrap();
         if loss == Loss::BehindTheObserver {
             attachments.tc_egress(&mut lossy, "shot_large_segments").unwrap();
         }

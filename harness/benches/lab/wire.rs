@@ -168,7 +168,7 @@ fn pipeline(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Res
 fn replay(network: &Network, frames: &[Frame]) -> Result<wire::WireOutcome, Box<dyn Error>> {
     let mut analyzers = crate::lockstep::analyzers(Clock::Capture)?;
     let mut attachments = Attachments::new(network)?;
-    suite::attach(&mut analyzers, &mut attachments, network)?;
+    suite::attach(&mut analyzers, suite::Watch::BetweenFarEnds, &mut attachments, network)?;
     Ok(wire::replay(
         network,
         &mut attachments,

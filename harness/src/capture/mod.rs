@@ -24,6 +24,7 @@
 //! ```
 
 mod checksum;
+pub mod edit;
 mod error;
 mod filter;
 mod finding;

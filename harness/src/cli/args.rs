@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::impair::ImpairArg;
 use super::report::{ExitOn, OutputArgs};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::object::Clock;
@@ -63,6 +64,8 @@ pub enum Command {
     Costs(CostsArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
+    /// Make a capture as small as a condition over what is seen lets it.
+    Minimize(super::minimize::MinimizeArgs),
     /// Join and show results of the kernel matrix.
     Report(super::report::ReportArgs),
     /// Say what this machine has, what it lacks, what that costs and how to get it.
@@ -116,6 +119,9 @@ pub struct ReplayArgs {
     /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
     #[arg(long, default_value = DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
     pub topology: String,
+    /// Impair links.
+    #[arg(long, value_name = "HOST[.INTERFACE]:WHAT=HOW,...", help = super::impair::HELP)]
+    pub impair: Vec<ImpairArg>,
     /// Clock of the analysis in wire mode: the capture's times, or the kernel's during the replay.
     #[arg(long, value_enum, default_value = "capture")]
     pub clock: ClockArg,

@@ -12,10 +12,12 @@ mod exec;
 mod exec_hint;
 mod guest;
 mod guests;
+mod impair;
 mod import;
 mod inspect;
 mod kernels;
 mod matrix;
+mod minimize;
 mod new;
 mod replay;
 pub mod report;
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
+        Command::Minimize(args) => minimize::minimize(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),

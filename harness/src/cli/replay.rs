@@ -144,6 +144,7 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
     }
     let wire_only = [
         ("--topology", args.topology != DEFAULT_TOPOLOGY),
+        ("--impair", !args.impair.is_empty()),
         ("--speed", args.speed != Speed::Top),
         ("--clock", args.clock != ClockArg::Capture),
         ("--programs sockets", args.programs.contains(&Family::Sockets)),
@@ -153,7 +154,8 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
     Some(format!("{option} needs wire mode: in lockstep mode nothing is sent, and times are the capture's"))
 }
 
-fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
+/// What the arguments ask for, with `capture` as the file.
+pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     let mut programs = if args.programs.is_empty() && args.object.is_empty() {
         Programs::default()
     } else {
@@ -166,7 +168,8 @@ fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     if let Some(flows) = &mut programs.flows {
         flows.drop_malformed = args.drop_malformed;
     }
-    let topology = TopologyChoice::from_argument(&args.topology).map_err(|error| Failure::invalid(&error))?;
+    let mut topology = TopologyChoice::from_argument(&args.topology).map_err(|error| Failure::invalid(&error))?;
+    topology.impair.extend(args.impair.iter().map(|arg| (arg.place.clone(), arg.impairment.clone())));
     topology.validate().map_err(|error| Failure {
         exit: Exit::Invalid,
         message: format!("topology {}: {}", args.topology, chain(&error)),

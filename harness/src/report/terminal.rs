@@ -120,6 +120,9 @@ fn ledger(page: &mut Page, document: &Document) {
     if ledger.generated > 0 {
         page.field("", format!("{} packets made by the device under test itself", ledger.generated));
     }
+    if ledger.duplicated > 0 {
+        page.field("", format!("{} packets arrived once more: copies made by an impaired link", ledger.duplicated));
+    }
     if !document.observation.hooks.is_empty() {
         let hooks: Vec<String> = document
             .observation

@@ -68,12 +68,16 @@ impl Found {
     }
 
     /// The file stem of the snapshot that `mode` is held against: one for all modes, unless the scenario declares that
-    /// the wire differs; one for all kernels, unless it declares a `variant`.
+    /// the wire differs, but live mode, whose packets the kernel makes itself, has its own beside that of others; one for
+    /// all kernels, unless it declares a `variant`.
     #[must_use]
     pub fn snapshot(&self, mode: Mode, variant: Option<&Variant>) -> String {
         let mut name = self.stem.clone();
         if mode == Mode::Wire && self.scenario.snapshot.wire_differs.is_some() {
             name.push_str("@wire");
+        }
+        if mode == Mode::Live && self.scenario.modes.len() > 1 {
+            name.push_str("@live");
         }
         if let Some(variant) = variant {
             name.push('@');

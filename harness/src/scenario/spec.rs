@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::variant::{self, Variant};
 use super::{Expectation, ScenarioError, hint};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
+use crate::condition::Condition;
 use crate::kernel::probe::{Requirement, RunMode};
 use crate::object::Clock;
 use crate::snapshot;
@@ -28,6 +29,8 @@ pub enum Mode {
     Lockstep,
     /// Across veth links, through the kernel's own stack.
     Wire,
+    /// Against the kernel's own sockets.
+    Live,
 }
 
 impl From<Mode> for RunMode {
@@ -35,6 +38,7 @@ impl From<Mode> for RunMode {
         match mode {
             Mode::Lockstep => Self::Lockstep,
             Mode::Wire => Self::Wire,
+            Mode::Live => Self::Live,
         }
     }
 }
@@ -44,6 +48,7 @@ impl std::fmt::Display for Mode {
         out.write_str(match self {
             Self::Lockstep => "lockstep",
             Self::Wire => "wire",
+            Self::Live => "live",
         })
     }
 }
@@ -54,7 +59,7 @@ impl std::fmt::Display for Mode {
 pub struct Scenario {
     /// One line: what this shows.
     pub purpose: String,
-    /// Modes it runs in, each a test of its own; both if left out.
+    /// Modes it runs in, each a test of its own; lockstep and wire if left out.
     #[serde(default = "both_modes")]
     pub modes: Vec<Mode>,
     /// What it needs beyond what its modes need. Unmet: reported as unsupported, with the reason.
@@ -72,6 +77,9 @@ pub struct Scenario {
     /// Facts that must hold in every mode, by path into the observation (`tcp.handshakes.0.rtt_us`).
     #[serde(default)]
     pub expect: BTreeMap<String, Expectation>,
+    /// Conditions over the observation that must hold in every mode (see [`crate::condition`]).
+    #[serde(default)]
+    pub holds: Vec<Condition>,
     /// What the snapshot shows.
     #[serde(default)]
     pub snapshot: SnapshotRules,
@@ -300,7 +308,7 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
         return Err("`purpose` is empty: say in one line what the scenario shows".to_owned());
     }
     if scenario.modes.is_empty() {
-        return Err("`modes` is empty: name `lockstep`, `wire` or both".to_owned());
+        return Err("`modes` is empty: name `lockstep`, `wire`, `live`, or several of them".to_owned());
     }
     match (&scenario.traffic.capture, scenario.traffic.frames.is_empty()) {
         (None, true) => return Err("`traffic` names neither a `capture` nor `frames`".to_owned()),
@@ -318,8 +326,11 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
             ));
         }
     }
-    if scenario.snapshot.wire_differs.is_some() && scenario.modes != both_modes() {
-        return Err("`snapshot.wire_differs` needs both modes in `modes`".to_owned());
+    if scenario.snapshot.wire_differs.is_some() && !both_modes().iter().all(|mode| scenario.modes.contains(mode)) {
+        return Err("`snapshot.wire_differs` needs both `lockstep` and `wire` in `modes`".to_owned());
+    }
+    if let Some(condition) = scenario.holds.iter().find(|condition| condition.differing_kernels().is_some()) {
+        return Err(format!("`holds` is about one kernel, and `{}` compares two", condition.text()));
     }
     variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
     scenario.topology.validate().map_err(|error| error.to_string())

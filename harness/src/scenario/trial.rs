@@ -132,6 +132,9 @@ impl Trial {
         if self.objects().any(|object| source::must_compile(&object)) {
             needs.extend(source::needs());
         }
+        if self.mode != Mode::Lockstep {
+            needs.extend(Requirement::of_features(self.found.scenario.topology.features()));
+        }
         probe::unmet_on(&needs, build)
     }
 
@@ -178,6 +181,12 @@ impl Trial {
             .into_iter()
             .filter_map(|(path, expectation)| expect::check(&value, path, expectation).err())
             .collect();
+        let broken = self.found.scenario.holds.iter().filter(|condition| !condition.holds(&value));
+        failures.extend(broken.map(|condition| Failure {
+            path: "holds".to_owned(),
+            expected: condition.text().to_owned(),
+            found: "that it does not hold".to_owned(),
+        }));
         failures.extend(self.provenance(&document.capture.sha256));
         if document.observation.ledger.unaccounted > 0 {
             failures.push(Failure {

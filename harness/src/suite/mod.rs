@@ -16,7 +16,7 @@ use crate::coverage::ProgramCoverage;
 use crate::hook::Hook as UserHook;
 use crate::object::{Object, ObjectError};
 use crate::observation::{self, Observation};
-use crate::topology::{Network, Role, TopologyError};
+use crate::topology::{Host, Network, Role, TopologyError};
 use crate::wire::{Attachments, WireError};
 
 /// The suite's objects that analyse traffic.
@@ -113,6 +113,11 @@ pub trait Observer: Send {
     fn changes_packets(&self) -> bool {
         false
     }
+    /// Whether it makes sense of conversations only by both their directions. Where the device under test is one end, its
+    /// programs at ingress then see the other direction where that arrives.
+    fn needs_answers(&self) -> bool {
+        false
+    }
     /// What each program reached, or why that is not known; nothing where it is not counted.
     fn coverage(&self) -> Vec<Result<ProgramCoverage, String>> {
         Vec::new()
@@ -151,6 +156,10 @@ impl<A: Analyzer> Observer for A {
 
     fn programs(&mut self) -> &mut dyn Programs {
         self.object_mut()
+    }
+
+    fn needs_answers(&self) -> bool {
+        true
     }
 
     fn set_clock(&self, time_ns: u64) {
@@ -233,29 +242,52 @@ pub fn drain(observers: &mut [Box<dyn Observer>]) -> Result<(), ObjectError> {
     observers.iter_mut().try_for_each(|observer| observer.drain())
 }
 
+/// The hosts whose kernels are observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch<'a> {
+    /// All but those with the roles of client and server: frames end there by the lab's own doing.
+    BetweenFarEnds,
+    /// All but the one of this name, which the lab plays itself; nothing where every host is real.
+    AllBut(Option<&'a str>),
+}
+
+impl Watch<'_> {
+    fn includes(self, host: &Host) -> bool {
+        match self {
+            Self::BetweenFarEnds => !matches!(host.role(), Role::Client | Role::Server),
+            Self::AllBut(played) => played != Some(host.name()),
+        }
+    }
+}
+
 /// Attaches the programs of `observers` in their order, and tells them the hosts that they watch.
 ///
 /// # Errors
 /// A program that cannot be loaded or attached.
 pub fn attach(
     observers: &mut [Box<dyn Observer>],
+    watch: Watch<'_>,
     attachments: &mut Attachments,
     network: &Network,
 ) -> Result<(), WireError> {
-    let hosts = watched(network)?;
+    let hosts = watched(network, watch)?;
+    let is_live = matches!(watch, Watch::AllBut(_)) && attachments.at_the_end();
     for observer in observers {
         observer.watch(&hosts)?;
         for attach in observer.attaches() {
             attachments.attach(observer.programs(), &attach.program, &attach.hook, network)?;
+            // In a replay the device under test is sent both directions.
+            if is_live && observer.needs_answers() {
+                attachments.attach_for_answers(observer.programs(), &attach.program, &attach.hook)?;
+            }
         }
     }
     Ok(())
 }
 
-/// The hosts whose kernels are observed: not the far ends, where frames end by the lab's own doing.
-fn watched(network: &Network) -> Result<Vec<WatchedHost>, TopologyError> {
+fn watched(network: &Network, watch: Watch<'_>) -> Result<Vec<WatchedHost>, TopologyError> {
     let mut hosts = Vec::new();
-    for host in network.hosts().iter().filter(|host| !matches!(host.role(), Role::Client | Role::Server)) {
+    for host in network.hosts().iter().filter(|host| watch.includes(host)) {
         let spec = network.topology().host(host.name());
         let bridge = spec.and_then(|spec| spec.bridges.iter().find(|bridge| bridge.addresses.is_empty()));
         let silent = bridge.map_or(Ok(0), |bridge| host.ifindex(&bridge.name))?;

@@ -62,6 +62,27 @@ pub fn reseed_random(seed: &[u8]) -> io::Result<()> {
     super::check(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
 }
 
+/// Sends `signal` to one process; one that is gone needs none.
+pub fn signal_process(process: i32, signal: i32) {
+    if process > 1 {
+        // SAFETY: a plain system call without pointers.
+        unsafe { libc::kill(process, signal) };
+    }
+}
+
+/// Makes a process that is started by `command` die when the thread that starts it has ended (`PR_SET_PDEATHSIG`, see
+/// prctl(2)): nothing outlives a lab that is killed. What it starts itself does not inherit this.
+pub fn end_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: the closure makes one system call between fork and exec, without memory of its own.
+    unsafe {
+        command.pre_exec(|| {
+            let signal = libc::SIGKILL as libc::c_ulong;
+            super::check(libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0))
+        });
+    }
+}
+
 /// Sends `signal` to every process of a group; a group that is gone needs none.
 pub fn signal_group(group: i32, signal: i32) {
     if group > 1 {

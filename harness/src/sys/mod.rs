@@ -37,7 +37,7 @@ pub use info::{MapInfo, MapSpec, btf_by_id, create_map, map_by_id, map_info, map
 #[cfg(feature = "libbpf")]
 pub use libbpf::{LibbpfCode, LibbpfError, LibbpfMap, LibbpfObject, LibbpfProgram};
 pub use load::{InstructionRecords, LOG_STATISTICS, ProgramLoad, load_btf, load_program};
-pub use machine::{lift_memlock, reseed_random, set_clock, signal_group, try_kvm};
+pub use machine::{end_with_parent, lift_memlock, reseed_random, set_clock, signal_group, signal_process, try_kvm};
 pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
 pub use mount::with_private_mount;

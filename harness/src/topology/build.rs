@@ -8,6 +8,7 @@ use super::address::Prefix;
 use super::error::TopologyError;
 use super::ethtool;
 use super::host::{Context, Host, Pending, Starting, kernel};
+use super::impaired;
 use super::local;
 use super::namespace::{self, Owner};
 use super::netlink::VethEnd;
@@ -184,6 +185,9 @@ impl Network {
             for (name, bytes) in interfaces.iter().filter_map(|one| Some((&one.name, one.queue?))) {
                 let queue = context.netlink.link(name).and_then(|link| context.netlink.set_queue(link.index, bytes));
                 queue.map_err(|source| kernel(&spec.name, Some(name), "give it a queue", source))?;
+            }
+            for (name, impair) in interfaces.iter().filter_map(|one| Some((&one.name, one.impair.as_ref()?))) {
+                impaired::impair(context, &spec.name, name, impair)?;
             }
             for name in std::iter::once("lo").chain(interfaces.iter().map(|interface| interface.name.as_str())) {
                 let up = context.netlink.link(name).and_then(|link| context.netlink.set_up(link.index));

@@ -12,11 +12,15 @@
 mod address;
 mod build;
 pub mod choice;
+mod distribution;
 mod error;
 mod ethtool;
 mod host;
+pub mod impair;
+mod impaired;
 mod local;
 mod namespace;
+mod netem;
 mod netlink;
 mod plan;
 pub mod presets;
@@ -32,6 +36,8 @@ pub use choice::{ChoiceError, Preset, TopologyChoice};
 pub use error::TopologyError;
 pub use ethtool::Offload;
 pub use host::Host;
+pub use impair::Impairment;
+pub use impaired::QueueCounters;
 pub use local::SocketSpec;
 pub use netlink::{LinkCounters, LinkState};
 pub use spec::{

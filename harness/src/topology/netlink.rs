@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
@@ -20,10 +20,12 @@ use rtnetlink::packet_route::link::{
     InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State, VlanProtocol as Tag,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
-use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage, TcOption, TcStats2};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::address::{Mac, Prefix};
+use super::impaired::QueueCounters;
+use super::netem::{Discipline, Parent};
 use super::spec::{NeighbourSpec, RouteKind, VlanProtocol, VlanSpec};
 
 /// Longest wait for an answer: the kernel answers at once, and only an answer that could not be read is missing.
@@ -101,6 +103,17 @@ pub(crate) struct VethEnd<'a> {
     pub(crate) namespace: BorrowedFd<'a>,
 }
 
+/// A queueing discipline that an interface has.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundDiscipline {
+    pub(crate) kind: String,
+    /// Whether it is the interface's own, not one within another.
+    pub(crate) is_root: bool,
+    /// Value of `TCA_OPTIONS`; empty for the kinds whose options the library takes apart.
+    pub(crate) options: Vec<u8>,
+    pub(crate) counters: QueueCounters,
+}
+
 /// A connection to the kernel and what drives it.
 #[derive(Debug)]
 pub(crate) struct Netlink {
@@ -155,6 +168,31 @@ impl Netlink {
         let attributes = vec![TcAttribute::Kind("bfifo".to_owned()), TcAttribute::Other(options)];
         let message = TcMessage::from_parts(header, attributes);
         self.send(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Gives an interface a queueing discipline.
+    pub(crate) fn add_discipline(&self, index: u32, discipline: &Discipline) -> io::Result<()> {
+        /// `TCA_OPTIONS`, which the kernel takes as it is written for the kind.
+        const TCA_OPTIONS: u16 = 2;
+        let parent = match discipline.parent {
+            Parent::Root => TcHandle::ROOT,
+            Parent::Within(major) => TcHandle { major, minor: 1 },
+        };
+        let handle = TcHandle { major: discipline.major, minor: 0 };
+        let header = TcHeader { index: index.cast_signed(), handle, parent, ..TcHeader::default() };
+        let options = DefaultNla::new(TCA_OPTIONS, discipline.options.clone());
+        let attributes = vec![TcAttribute::Kind(discipline.kind.to_owned()), TcAttribute::Other(options)];
+        let message = TcMessage::from_parts(header, attributes);
+        self.send(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The queueing disciplines of an interface.
+    pub(crate) fn disciplines(&self, index: u32) -> io::Result<Vec<FoundDiscipline>> {
+        let request = self.handle.qdisc().get().index(index.cast_signed()).execute();
+        let messages: Vec<TcMessage> = self.wait(request.try_collect())?;
+        // Kernels before 4.16 list those of all interfaces.
+        let here = messages.iter().filter(|message| message.header.index == index.cast_signed());
+        Ok(here.map(found).collect())
     }
 
     /// Makes a pair of interfaces, each at once in its own namespace.
@@ -410,6 +448,40 @@ fn existing(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message
+}
+
+fn found(message: &TcMessage) -> FoundDiscipline {
+    let is_root = message.header.parent == TcHandle::ROOT;
+    let mut found = FoundDiscipline { kind: String::new(), is_root, options: Vec::new(), counters: <_>::default() };
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(kind) => found.kind.clone_from(kind),
+            TcAttribute::Options(options) => {
+                let raw = options.iter().find_map(|option| match option {
+                    TcOption::Other(raw) => Some(raw),
+                    _ => None,
+                });
+                if let Some(raw) = raw {
+                    found.options = vec![0; raw.value_len()];
+                    raw.emit_value(&mut found.options);
+                }
+            }
+            TcAttribute::Stats2(all) => {
+                for one in all {
+                    match one {
+                        TcStats2::Basic(basic) => found.counters.packets = basic.packets.into(),
+                        TcStats2::Queue(queue) => {
+                            found.counters.dropped = queue.drops.into();
+                            found.counters.waiting = queue.qlen.into();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn to_io(error: rtnetlink::Error) -> io::Error {

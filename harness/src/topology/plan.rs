@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::address::{Mac, Prefix};
 use super::ethtool::Offload;
+use super::impair::Impairment;
 use super::netlink::Ready;
 use super::spec::{BridgeSpec, HostSpec, NeighbourSpec, RouteKind, Topology, VlanSpec};
 
@@ -19,6 +20,8 @@ pub(crate) struct Interface {
     pub(crate) offloads: Vec<Offload>,
     /// Room of its queue, bytes.
     pub(crate) queue: Option<u32>,
+    /// What befalls packets on the way out.
+    pub(crate) impair: Option<Impairment>,
     /// Whether anything here needs IPv6; it is disabled otherwise, since enabling it joins groups and says so.
     pub(crate) ipv6: bool,
     pub(crate) kind: Kind,
@@ -62,6 +65,7 @@ pub(crate) fn interfaces(topology: &Topology) -> Vec<Interface> {
                     addresses: side.addresses.clone(),
                     offloads: side.offloads.clone(),
                     queue: side.queue_bytes,
+                    impair: side.impair.clone(),
                     ipv6: wants_ipv6(host, &side.interface, &side.addresses),
                     kind: Kind::Veth { link, end },
                 });
@@ -81,6 +85,7 @@ pub(crate) fn interfaces(topology: &Topology) -> Vec<Interface> {
                 addresses: vlan.addresses.clone(),
                 offloads: parent.offloads.clone(),
                 queue: None,
+                impair: None,
                 ipv6: wants_ipv6(host, &vlan.name, &vlan.addresses),
                 kind: Kind::Vlan(vlan.clone()),
             });
@@ -100,6 +105,7 @@ fn bridge_interface(index: usize, host: &HostSpec, bridge: &BridgeSpec, mac: Mac
         addresses: bridge.addresses.clone(),
         offloads: Vec::new(),
         queue: None,
+        impair: None,
         ipv6: wants_ipv6(host, &bridge.name, &bridge.addresses),
         kind: Kind::Bridge { ports: bridge.ports.clone(), learning: bridge.learning },
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Mac, Prefix};
 use super::ethtool::Offload;
+use super::impair::Impairment;
 use super::local::SocketSpec;
 
 /// Hosts and the links between them.
@@ -113,6 +114,9 @@ pub struct EndSpec {
     /// this is dropped, and nothing else. Without it there is no queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_bytes: Option<u32>,
+    /// What befalls packets on the way out: loss, delay and the like. Of a link's two ends each impairs one direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impair: Option<Impairment>,
 }
 
 /// A transparent bridge: no spanning tree, no multicast snooping, and every reserved group address that the kernel

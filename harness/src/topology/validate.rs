@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::address::Prefix;
 use super::plan::{self, Interface, Kind};
-use super::spec::{HostSpec, LinkSpec, RouteKind, RouteSpec, Topology};
+use super::spec::{EndSpec, HostSpec, LinkSpec, RouteKind, RouteSpec, Topology};
 use super::sysctl;
 
 /// Largest MTU of a virtual Ethernet interface whose peer runs a native XDP program without fragments: a frame, the
@@ -107,6 +107,20 @@ impl Check<'_> {
                 }
             }
             self.mtu(index, link);
+            for end in &link.ends {
+                self.impairment(end);
+            }
+        }
+    }
+
+    fn impairment(&mut self, end: &EndSpec) {
+        let Some(impair) = &end.impair else { return };
+        let place = format!("host '{}', interface '{}', impair", end.host, end.interface);
+        for problem in impair.problems() {
+            self.say(&place, problem);
+        }
+        if end.queue_bytes.is_some() {
+            self.say(&place, "the interface has `queue-bytes` as well, and one queue: give `limit-packets` instead");
         }
     }
 
@@ -457,6 +471,22 @@ mod tests {
         );
         let sound = problems(|topology| topology.hosts[1].sockets = vec![socket("10.71.1.2", 5)]);
         assert!(sound.is_empty(), "{sound:?}");
+    }
+
+    #[test]
+    fn an_impairment_makes_sense_and_has_the_queue_for_itself() {
+        let found = problems(|topology| {
+            let end = topology.end_mut("dut", "eth1").unwrap();
+            end.impair = Some(toml::from_str("reorder = { percent = 5 }\nlimit-packets = 10").unwrap());
+            end.queue_bytes = Some(1000);
+        });
+        assert_eq!(
+            found,
+            [
+                "host 'dut', interface 'eth1', impair: reordering needs a delay that the others have",
+                "host 'dut', interface 'eth1', impair: the interface has `queue-bytes` as well, and one queue: give `limit-packets` instead",
+            ]
+        );
     }
 
     #[test]

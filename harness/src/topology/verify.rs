@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::build::Network;
 use super::error::TopologyError;
 use super::host::Host;
+use super::impaired;
 use super::netlink::{LinkState, Ready};
 use super::plan::{Interface, Kind};
 
@@ -126,6 +127,12 @@ impl Check<'_> {
         let found = self.host.offloads(&interface.name)?;
         self.is("offloads", &interface.offloads.iter().copied().collect::<BTreeSet<_>>(), &found);
         self.ipv6()?;
+        if let Some(impair) = &interface.impair {
+            for (property, expected, found) in impaired::differences(self.host, &interface.name, impair)? {
+                let (host, interface) = (self.host.name().to_owned(), interface.name.clone());
+                self.all.push(Deviation { host, interface, property, expected, found });
+            }
+        }
         if let Kind::Bridge { ports, learning } = &interface.kind {
             for port in links.iter().filter(|other| ports.contains(&other.name)) {
                 self.is("bridge of a port", &Some(link.index), &port.bridge);

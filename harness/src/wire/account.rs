@@ -50,7 +50,12 @@ pub(super) enum End<'a> {
     /// The device under test took it in.
     Local,
     /// The kernel gave it up.
-    Dropped { reason: u32, location: u64 },
+    Dropped {
+        reason: u32,
+        location: u64,
+        /// The side by whose queue it was about to leave; sides as in `Fate::left`, 0 for none.
+        queue: u8,
+    },
     /// Not known yet.
     Open(Progress),
 }
@@ -98,7 +103,7 @@ pub(super) fn end<'a>(
         // tc comes before the queue. Of a packet that left by both sides it is not known which copy was dropped.
         let queued = fate.left.is_power_of_two() && fate.dropped != 0 && is_queue(fate.reason, fate.location);
         return if queued {
-            End::Dropped { reason: fate.reason, location: fate.location }
+            End::Dropped { reason: fate.reason, location: fate.location, queue: fate.left }
         } else {
             End::Left(fate.left)
         };
@@ -127,7 +132,7 @@ pub(super) fn end<'a>(
         (_, _, Some(program)) if is_verdict(fate.reason) => {
             End::Verdict { hook: "tc", verdict: "TC_ACT_SHOT", program }
         }
-        _ => End::Dropped { reason: fate.reason, location: fate.location },
+        _ => End::Dropped { reason: fate.reason, location: fate.location, queue: 0 },
     }
 }
 
@@ -138,7 +143,7 @@ fn egress_side(fate: &Fate) -> usize {
 
 fn before_tc<'a>(fate: &Fate, programs: &'a AtSide) -> End<'a> {
     if fate.dropped != 0 {
-        return End::Dropped { reason: fate.reason, location: fate.location };
+        return End::Dropped { reason: fate.reason, location: fate.location, queue: 0 };
     }
     let Some(program) = &programs.xdp else { return End::Open(Progress::Xdp) };
     // By 1 + `enum xdp_action`. Sending a packet back is the one verdict that leaves no trace of its own.
@@ -212,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_queue_may_drop_what_has_left() {
-        check(Fate { left: 2, dropped: 1, reason: 9, ..PASSED }, End::Dropped { reason: 9, location: 0 });
+        check(Fate { left: 2, dropped: 1, reason: 9, ..PASSED }, End::Dropped { reason: 9, location: 0, queue: 2 });
         // Both copies left, and one of them is gone: the packet has arrived, as far as is known.
         check(Fate { left: 3, dropped: 1, reason: 9, ..PASSED }, End::Left(3));
     }
@@ -224,7 +229,7 @@ mod tests {
         check(Fate { xdp_verdict: 1, ..seen }, verdict("xdp", "XDP_ABORTED", "x"));
         check(Fate { xdp_verdict: 5, ..seen }, verdict("xdp", "XDP_REDIRECT", "x"));
         check(seen, verdict("xdp", "XDP_TX", "x"));
-        check(Fate { dropped: 1, reason: 2, ..seen }, End::Dropped { reason: 2, location: 0 });
+        check(Fate { dropped: 1, reason: 2, ..seen }, End::Dropped { reason: 2, location: 0, queue: 0 });
         let none = Programs::default();
         assert_eq!(end(&seen, 0, &none, is_verdict, is_queue), End::Open(Progress::Xdp));
     }
@@ -236,9 +241,9 @@ mod tests {
         check(Fate { reason: 0, ..cut }, verdict("tc", "TC_ACT_SHOT", "b"));
         check(Fate { tc_passed: 0, reason: 2, ..cut }, verdict("tc", "TC_ACT_SHOT", "a"));
         // TC_ACT_OK cut the chain; the stack dropped the packet for a reason of its own.
-        check(Fate { reason: 3, ..cut }, End::Dropped { reason: 3, location: 0 });
+        check(Fate { reason: 3, ..cut }, End::Dropped { reason: 3, location: 0, queue: 0 });
         // The same reason after all programs have passed it is the kernel's.
-        check(Fate { dropped: 1, reason: 2, ..PASSED }, End::Dropped { reason: 2, location: 0 });
+        check(Fate { dropped: 1, reason: 2, ..PASSED }, End::Dropped { reason: 2, location: 0, queue: 0 });
     }
 
     #[test]

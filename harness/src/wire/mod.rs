@@ -8,6 +8,7 @@
 //! - `place`: the interfaces involved.
 //! - `attach`: programs under test, their order and undoing.
 //! - `ledger`: the lab's own object, for one replay; `kit`: the object, loaded for many.
+//! - `impaired`: what becomes of packets in impaired queues.
 //! - `inject`: sending without loss; `pace`: when.
 //! - `window`: packets under way; `account`: where each ended.
 //! - `bare`: a link without a device under test, for benchmarks.
@@ -15,6 +16,7 @@
 mod account;
 mod attach;
 mod bare;
+mod impaired;
 mod inject;
 mod kit;
 mod ledger;
@@ -30,9 +32,10 @@ use crate::observation;
 use crate::topology::TopologyError;
 
 pub use account::Progress;
-pub use attach::Attachments;
-pub(crate) use attach::{XdpAlone, load_for};
+pub(crate) use attach::load_for;
+pub use attach::{Attachments, XdpAlone};
 pub use bare::BareLink;
+pub use impaired::check as check_impairment;
 pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
 pub(crate) use place::Namespace;
@@ -235,6 +238,8 @@ pub struct WireOutcome {
     pub unstamped: u64,
     /// Packets that arrived at a far end without having left through tc: sent back or redirected by XDP.
     pub by_xdp: u64,
+    /// Impaired interfaces whose seed the kernel does not take.
+    pub unseeded: Vec<String>,
     /// Whether the run was stopped from outside.
     pub interrupted: bool,
     /// Whether the run was given up, because frames did not reach the device under test.
@@ -258,6 +263,11 @@ impl WireOutcome {
         note(self.unrecorded, "arrived frames were not recorded: no room");
         if self.stalled {
             notes.push("given up: frames did not reach the device under test".to_owned());
+        }
+        for interface in &self.unseeded {
+            notes.push(format!(
+                "the impairment of {interface} is another one in each run: this kernel takes no seed (Linux 6.6 does)"
+            ));
         }
         for lost in self.unaccounted.iter().take(10) {
             notes.push(format!("packet {} is unaccounted for: {}", lost.packet, lost.progress));

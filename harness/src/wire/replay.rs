@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::account::Programs;
 use super::attach::Attachments;
+use super::impaired::Impaired;
 use super::inject::{Injector, Outgoing, Went};
 use super::ledger::Ledger;
 use super::pace::{Keeping, Schedule};
@@ -15,7 +16,7 @@ use crate::kernel::btf::Btf;
 use crate::kernel::reasons::DropReasons;
 use crate::object::ObjectError;
 use crate::sys::{self, Pinned, SEND_BATCH};
-use crate::topology::Network;
+use crate::topology::{Network, QueueCounters};
 
 /// Called between batches with the number of frames sent so far: the caller shows progress and lets the programs under
 /// test be read, before their rings fill.
@@ -37,6 +38,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<WireOutcome, WireError> {
     let place = Place::of(network)?;
+    let impaired = Impaired::of(network, &place)?;
     let ledger = Ledger::arm(network, &place, attachments, options.record)?;
     let injector = Injector::open(&place, options.deadline, stop)?;
     let pinned = Pinned::here()
@@ -44,6 +46,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     let mut run = Run {
         network,
         place: &place,
+        impaired,
         programs: &attachments.programs,
         options,
         ledger,
@@ -71,6 +74,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 struct Run<'a, 'b> {
     network: &'a Network,
     place: &'a Place,
+    impaired: Impaired<'a>,
     programs: &'a Programs,
     options: &'a WireOptions,
     ledger: Ledger,
@@ -248,26 +252,55 @@ impl Run<'_, '_> {
     /// Waits for the last frames at the far ends and closes the books.
     fn finish(mut self) -> Result<WireOutcome, WireError> {
         let end_ns = self.start_ns.map_or(0, |start_ns| sys::monotonic_ns() - start_ns);
-        let deadline = sys::monotonic_ns() + u64::try_from(self.options.deadline.as_nanos()).unwrap_or(u64::MAX / 2);
         for side in [0, 1_u32] {
             let index = side as usize;
-            let generated = loop {
-                let generated = self.ledger.generated(side)?;
-                let arrived = self.ledger.arrived(index);
-                if arrived >= self.books.left(index) + generated || sys::monotonic_ns() >= deadline {
-                    break generated;
-                }
-                std::thread::yield_now();
-            };
+            let (generated, queue) = self.wait_arrived(side)?;
             let counters = self.ledger.counters(index);
-            self.books.balance(index, generated, counters.arrived);
+            let copies = self.impaired.duplicates(index);
+            self.books.balance(index, generated, counters.arrived, queue.map(|queue| queue.dropped), copies);
             self.books.outcome.foreign += counters.foreign;
             self.books.outcome.unstamped += counters.unstamped;
             self.books.outcome.unrecorded += counters.unrecorded;
         }
         self.progress()?;
+        self.books.outcome.unseeded = self.impaired.unseeded()?;
         self.books.outcome.pacing = self.keeping.summary(self.options.speed, end_ns);
         self.ledger.disarm();
         Ok(self.books.close(&self.place.host))
+    }
+
+    /// Waits until what left by a side has arrived, or the deadline has passed without any arrival. Returns how many
+    /// packets the device under test made itself, and what its queue did where it is impaired.
+    fn wait_arrived(&mut self, side: u32) -> Result<(u64, Option<QueueCounters>), WireError> {
+        /// An impaired queue is asked again after so long, ns.
+        const AGAIN_NS: u64 = 500_000;
+        let index = side as usize;
+        let patience = u64::try_from(self.options.deadline.as_nanos()).unwrap_or(u64::MAX / 2);
+        let patience = patience.saturating_add(self.impaired.delay_ns(index));
+        let mut last = self.ledger.arrived(index);
+        let mut deadline = sys::monotonic_ns().saturating_add(patience);
+        loop {
+            let generated = self.ledger.generated(side)?;
+            let queue = self.impaired.counters(index)?;
+            let arrived = self.ledger.arrived(index);
+            let all = match &queue {
+                None => arrived >= self.books.left(index) + generated,
+                Some(queue) => queue.waiting == 0 && arrived >= queue.packets,
+            };
+            let now = sys::monotonic_ns();
+            if all || now >= deadline {
+                return Ok((generated, queue));
+            }
+            if queue.is_none() {
+                std::thread::yield_now();
+                continue;
+            }
+            // A slow link gives signs of life.
+            if std::mem::replace(&mut last, arrived) != arrived {
+                deadline = now.saturating_add(patience);
+                self.progress()?;
+            }
+            sys::sleep_until(now + AGAIN_NS);
+        }
     }
 }

@@ -160,6 +160,8 @@ pub(super) struct Books {
     pub(super) outcome: WireOutcome,
     /// Packets that left, by side.
     left: [u64; 2],
+    /// Packets that were dropped by the queue on their way out, by side.
+    queued: [u64; 2],
     verdicts: BTreeMap<(&'static str, &'static str, String, String), u64>,
 }
 
@@ -184,7 +186,9 @@ impl Books {
                 ledger.consumed += 1;
                 *ledger.consumed_by.entry("local delivery".to_owned()).or_default() += 1;
             }
-            End::Dropped { reason, location } => {
+            End::Dropped { reason, location, queue } => {
+                self.queued[0] += u64::from(queue & LEFT_CLIENT != 0);
+                self.queued[1] += u64::from(queue & LEFT_SERVER != 0);
                 let reason = reasons.name(reason);
                 ledger.dropped += 1;
                 *ledger.dropped_by.entry(reason.clone()).or_default() += 1;
@@ -201,16 +205,29 @@ impl Books {
         }
     }
 
-    /// Packets that left on a side.
+    /// Packets that left on a side, and were not dropped by its queue.
     pub(super) fn left(&self, side: usize) -> u64 {
         self.left[side]
     }
 
     /// Compares what left with what arrived. What did not arrive was lost on the last link: those packets count as
     /// dropped there, though which ones they are is not known.
-    pub(super) fn balance(&mut self, side: usize, generated: u64, arrived: u64) {
+    ///
+    /// An impaired queue drops packets that the device under test made as well, or one of a packet's two ways out;
+    /// what `queue_drops` it counts beyond those of the account is not expected to arrive. What arrives beyond the
+    /// expected are copies where the queue makes some: a copy that is lost counts as its packet's loss, and the packet
+    /// that arrives as a copy.
+    pub(super) fn balance(
+        &mut self,
+        side: usize,
+        generated: u64,
+        arrived: u64,
+        queue_drops: Option<u64>,
+        copies: bool,
+    ) {
         const LOST: &str = "LOST_ON_LAST_LINK";
-        let expected = self.left[side] + generated;
+        let elsewhere = queue_drops.unwrap_or_default().saturating_sub(self.queued[side]);
+        let expected = (self.left[side] + generated).saturating_sub(elsewhere);
         let ledger = &mut self.outcome.ledger;
         ledger.generated += generated;
         let lost = expected.saturating_sub(arrived).min(ledger.delivered);
@@ -219,7 +236,12 @@ impl Books {
             ledger.dropped += lost;
             *ledger.dropped_by.entry(LOST.to_owned()).or_default() += lost;
         }
-        self.outcome.by_xdp += arrived.saturating_sub(expected);
+        let more = arrived.saturating_sub(expected);
+        if copies {
+            ledger.duplicated += more;
+        } else {
+            self.outcome.by_xdp += more;
+        }
     }
 
     /// The rows of packets that a verdict ended.
@@ -238,5 +260,37 @@ impl Books {
             })
             .collect();
         self.outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10 packets left by the server's side, of 13; its queue dropped the other 3.
+    fn books() -> Books {
+        let mut books = Books { left: [0, 10], queued: [0, 3], ..Books::default() };
+        books.outcome.ledger =
+            observation::Ledger { offered: 13, delivered: 10, dropped: 3, ..observation::Ledger::default() };
+        books
+    }
+
+    fn balanced(arrived: u64, generated: u64, drops: Option<u64>, copies: bool) -> (u64, u64, u64, u64) {
+        let mut books = books();
+        books.balance(1, generated, arrived, drops, copies);
+        let ledger = &books.outcome.ledger;
+        (ledger.delivered, ledger.dropped, ledger.duplicated, books.outcome.by_xdp)
+    }
+
+    #[test]
+    fn what_an_impaired_queue_does_is_not_taken_for_a_loss_or_for_xdp() {
+        assert_eq!(balanced(10, 0, Some(3), false), (10, 3, 0, 0));
+        // Two of five packets that the device under test made itself were lost on purpose as well.
+        assert_eq!(balanced(13, 5, Some(5), false), (10, 3, 0, 0));
+        // Four copies arrived.
+        assert_eq!(balanced(14, 0, Some(3), true), (10, 3, 4, 0));
+        // Without an impairment as before.
+        assert_eq!(balanced(9, 0, None, false), (9, 4, 0, 0));
+        assert_eq!(balanced(12, 0, None, false), (10, 3, 0, 2));
     }
 }

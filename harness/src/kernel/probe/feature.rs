@@ -54,7 +54,7 @@ const fn since(major: u32, minor: u32, commit: &'static str) -> Option<Since> {
 const NEWER: &str = "a newer kernel (the VM matrix has some)";
 
 /// All features, in the order in which `doctor` shows them.
-pub static FEATURES: [Feature; 23] = [
+pub static FEATURES: [Feature; 25] = [
     Feature {
         name: "root",
         essential: true,
@@ -200,10 +200,30 @@ pub static FEATURES: [Feature; 23] = [
         essential: false,
         since: since(2, 6, "1da177e4c3f4"),
         config: Some("CONFIG_NET_SCH_NETEM"),
-        costs: "delay, loss and reordering on links",
+        costs: "delay, loss, reordering, duplicates, corruption and rates on links",
         get: "a kernel built with CONFIG_NET_SCH_NETEM; `modprobe sch_netem`",
         tool: None,
         probe: run::netem,
+    },
+    Feature {
+        name: "netem-seed",
+        essential: false,
+        since: since(6, 6, "4072d97ddc44"),
+        config: Some("CONFIG_NET_SCH_NETEM"),
+        costs: "the same losses, delays and duplicates in every run",
+        get: NEWER,
+        tool: None,
+        probe: run::netem_seed,
+    },
+    Feature {
+        name: "tbf",
+        essential: false,
+        since: since(2, 6, "1da177e4c3f4"),
+        config: Some("CONFIG_NET_SCH_TBF"),
+        costs: "rates with bursts on links",
+        get: "a kernel built with CONFIG_NET_SCH_TBF; `modprobe sch_tbf`",
+        tool: None,
+        probe: run::tbf,
     },
     Feature {
         name: "nftables",

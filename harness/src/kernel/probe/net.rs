@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _,
+    NlasIterator,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{
@@ -96,11 +97,52 @@ impl Veth {
     pub fn add_netem(&self) -> Result<(), Trouble> {
         // `struct tc_netem_qopt`: latency, limit, loss, gap, duplicate, jitter.
         let options = [0_u32, 1000, 0, 0, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let mut netem = self.message(TcHandle { major: 1, minor: 0 }, TcHandle::ROOT, 0);
-        netem.attributes.push(TcAttribute::Kind("netem".to_owned()));
-        netem.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));
-        self.send(RouteNetlinkMessage::NewQueueDiscipline(netem))
-            .map_err(|source| Trouble::new("add the queueing discipline netem", source))
+        self.add_discipline("netem", options)
+    }
+
+    /// Whether the `netem` that was added tells the seed by which it decides.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn netem_has_seed(&self) -> Result<bool, Trouble> {
+        /// `TCA_NETEM_PRNG_SEED`.
+        const SEED: u16 = 14;
+        let request = self.handle.qdisc().get().index(self.ifindex.cast_signed()).execute();
+        let found: Result<Vec<TcMessage>, _> = self.runtime.block_on(request.try_collect());
+        let found = found.map_err(to_io).map_err(|source| Trouble::new("list queueing disciplines", source))?;
+        let options = found.iter().flat_map(|message| &message.attributes).find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => options.iter().find_map(|option| match option {
+                TcOption::Other(raw) => Some(raw),
+                _ => None,
+            }),
+            _ => None,
+        });
+        let mut bytes = vec![0; options.map_or(0, DefaultNla::value_len)];
+        options.inspect(|raw| raw.emit_value(&mut bytes));
+        // Attributes follow the fixed options of 24 bytes.
+        let mut attributes = NlasIterator::new(bytes.get(24..).unwrap_or_default());
+        Ok(attributes.any(|attribute| attribute.is_ok_and(|attribute| attribute.kind() == SEED)))
+    }
+
+    /// Adds the queueing discipline `tbf` with a rate.
+    ///
+    /// # Errors
+    /// The kernel's: `ENOENT` where it does not have it.
+    pub fn add_tbf(&self) -> Result<(), Trouble> {
+        // `TCA_TBF_PARMS` with a `struct tc_tbf_qopt`: a rate on Ethernet (`TC_LINKLAYER_ETHERNET`, for which the kernel
+        // needs no table), no peak rate, a limit of 1000 bytes, a bucket of 2^20 ticks.
+        let words = [u32::from_ne_bytes([0, 1, 0, 0]), 0, 1000, 0, 0, 0, 1000, 1 << 20, 0];
+        let mut options = [40_u16, 1].map(u16::to_ne_bytes).concat();
+        options.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        self.add_discipline("tbf", options)
+    }
+
+    fn add_discipline(&self, kind: &str, options: Vec<u8>) -> Result<(), Trouble> {
+        let mut message = self.message(TcHandle { major: 1, minor: 0 }, TcHandle::ROOT, 0);
+        message.attributes.push(TcAttribute::Kind(kind.to_owned()));
+        message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));
+        self.send(RouteNetlinkMessage::NewQueueDiscipline(message))
+            .map_err(|source| Trouble::new(format!("add the queueing discipline {kind}"), source))
     }
 
     fn message(&self, handle: TcHandle, parent: TcHandle, info: u32) -> TcMessage {

@@ -16,6 +16,8 @@ pub enum RunMode {
     Lockstep,
     /// Across veth links.
     Wire,
+    /// Across veth links, against the kernel's own sockets.
+    Live,
 }
 
 /// Something that a scenario needs.
@@ -61,12 +63,18 @@ impl Requirement {
         }
     }
 
+    /// Features by their names in the table.
+    #[must_use]
+    pub fn of_features<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        names.into_iter().filter_map(Feature::named).map(Self::Feature).collect()
+    }
+
     /// All that a mode of running scenarios needs, one by one.
     #[must_use]
     pub fn of_mode(mode: impl Into<RunMode>) -> Vec<Self> {
         let (features, tracepoints): (&[&str], &[(&str, &str)]) = match mode.into() {
             RunMode::Lockstep => (&["root", "bpf", "xdp-test-run", "ring-buffer"], &[]),
-            RunMode::Wire => (
+            RunMode::Wire | RunMode::Live => (
                 &["root", "bpf", "ring-buffer", "btf", "xdp-native-veth", "tc-clsact"],
                 &[("skb", "kfree_skb"), ("skb", "consume_skb"), ("sock", "inet_sock_set_state")],
             ),
@@ -101,7 +109,8 @@ impl Requirement {
             _ => match value {
                 "lockstep" => Ok(Self::Mode(RunMode::Lockstep)),
                 "wire" => Ok(Self::Mode(RunMode::Wire)),
-                _ => Err(format!("unknown mode `{value}`, expected `lockstep` or `wire`")),
+                "live" => Ok(Self::Mode(RunMode::Live)),
+                _ => Err(format!("unknown mode `{value}`, expected `lockstep`, `wire` or `live`")),
             },
         }
     }
@@ -145,6 +154,7 @@ impl fmt::Display for Requirement {
             Self::Tool { name, .. } => write!(out, "tool:{name}"),
             Self::Mode(RunMode::Lockstep) => out.write_str("mode:lockstep"),
             Self::Mode(RunMode::Wire) => out.write_str("mode:wire"),
+            Self::Mode(RunMode::Live) => out.write_str("mode:live"),
         }
     }
 }
@@ -232,7 +242,7 @@ mod tests {
     #[case(r#""kernel >=five""#, "`five` is not a kernel version")]
     #[case(r#""tracepoint:kfree_skb""#, "not a tracepoint such as")]
     #[case(r#""tool:../x""#, "not the name of a program")]
-    #[case(r#""mode:live""#, "unknown mode `live`")]
+    #[case(r#""mode:alive""#, "unknown mode `alive`")]
     #[case(r#"{ kernl = ">=5.18" }"#, "unknown field `kernl`")]
     #[case(r#"{ kernel = ">=5.18", tool = "x" }"#, "two requirements")]
     #[case(r#"{ kernel = ">=5.18", package = "x" }"#, "`package` goes with `tool`")]

@@ -169,6 +169,21 @@ pub fn netem() -> Answer {
     answer(Veth::with(|veth| veth.add_netem().map(|()| "netem was added to an interface".to_owned())))
 }
 
+pub fn netem_seed() -> Answer {
+    answer(Veth::with(|veth| {
+        veth.add_netem()?;
+        if veth.netem_has_seed()? {
+            return Ok("netem told its seed".to_owned());
+        }
+        let ignored = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        Err(Trouble::new("give netem a seed: the kernel knows none", ignored))
+    }))
+}
+
+pub fn tbf() -> Answer {
+    answer(Veth::with(|veth| veth.add_tbf().map(|()| "tbf was added to an interface".to_owned())))
+}
+
 /// Whether maps of that type can be made.
 pub fn map(kind: MapType) -> Answer {
     crate::kernel::make_room_for_maps();
