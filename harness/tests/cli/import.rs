@@ -39,7 +39,17 @@ fn a_policy_file_and_options_decide_together() {
     let lab = Lab::new();
     lab.write("policy.toml", "payload = \"keep\"\nnames = \"keep\"\nkeep_headers = [\"User-Agent\"]\n");
     let capture = keepalive();
-    let args = ["import", capture.to_str().unwrap(), "-o", "out.pcapng", "--policy", "policy.toml", "--names", "replace", "--json"];
+    let args = [
+        "import",
+        capture.to_str().unwrap(),
+        "-o",
+        "out.pcapng",
+        "--policy",
+        "policy.toml",
+        "--names",
+        "replace",
+        "--json",
+    ];
     let report = lab.bpflab(args).passed().json();
     assert_eq!((&report["policy"]["payload"], &report["policy"]["names"]), (&"keep".into(), &"replace".into()));
     let bytes = std::fs::read(lab.path().join("out.pcapng")).unwrap();
