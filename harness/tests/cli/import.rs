@@ -12,7 +12,7 @@ fn an_import_says_what_it_did_and_its_output_can_be_replayed() {
     }
     assert!(lab.read("http-keepalive-imported.provenance.toml").contains("Crypto-PAn"));
     let document = lab.document(&lab.path().join("http-keepalive-imported.pcapng"), "--mode lockstep");
-    assert_eq!(document["observation"]["http"].as_array().map(Vec::len), Some(5));
+    assert_eq!(document["http"].as_array().map(Vec::len), Some(5));
     assert!(!document.to_string().contains("bpflab.example"));
 }
 
