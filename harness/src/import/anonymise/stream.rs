@@ -45,6 +45,9 @@ impl Fates {
     }
 }
 
+/// Writes new bytes for old ones, which stand at an offset of the stream.
+type Rewrite<'a> = dyn FnMut(u64, &[u8], &mut [u8]) + 'a;
+
 /// What happened to a segment's bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Written {
@@ -227,13 +230,7 @@ impl Streams {
 
     /// Second reading: writes what replaces a segment's data into `to`, which holds zeros. `policy` is called for what
     /// the payload policy decides, with the offset in the stream; it gets old bytes and the place for new ones.
-    pub(super) fn write(
-        &mut self,
-        segment: &Segment,
-        from: &[u8],
-        to: &mut [u8],
-        policy: &mut dyn FnMut(u64, &[u8], &mut [u8]),
-    ) -> Written {
+    pub(super) fn write(&mut self, segment: &Segment, from: &[u8], to: &mut [u8], policy: &mut Rewrite<'_>) -> Written {
         let mut written = Written::default();
         let (pair, side) = pair(segment);
         let found = self.pairs.get_mut(&pair).filter(|successive| !successive.over);
