@@ -36,6 +36,7 @@ pub mod scenario;
 pub mod snapshot;
 pub mod subject;
 pub mod suite;
+pub mod synth;
 pub mod sys;
 pub mod topology;
 #[cfg(feature = "cli")]

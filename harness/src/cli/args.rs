@@ -43,6 +43,8 @@ pub struct Args {
 pub enum Command {
     /// Replay a capture through the suite and print what was seen.
     Replay(ReplayArgs),
+    /// Make traffic out of the catalogue of attacks, loads and transactions, into a capture or onto a topology.
+    Synth(super::synth::SynthArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
     /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.

@@ -23,6 +23,7 @@ mod replay;
 pub mod report;
 mod run;
 mod signals;
+mod synth;
 mod test_binaries;
 mod watch;
 
@@ -108,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => Ok(doctor::doctor(&args)),
         Command::Clean(args) => clean::clean(&args),
         Command::Kernels(args) => kernels::kernels(&args),
+        Command::Synth(args) => synth::synth(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bpflab", &mut std::io::stdout());
             Ok(Exit::Passed)

@@ -17,7 +17,8 @@ use crate::suite::{
     Family, drops::DropsSettings, flows::FlowsSettings, latency::LatencySettings, protocols::ProtocolsSettings,
     sockets::SocketsSettings, tcp_state::TcpStateSettings,
 };
-use crate::topology::TopologyChoice;
+use crate::synth;
+use crate::topology::{DEFAULT_MTU, TopologyChoice};
 use crate::wire::Speed;
 
 /// How traffic meets the programs.
@@ -87,6 +88,14 @@ pub struct Scenario {
     pub provenance: Option<Provenance>,
 }
 
+impl Scenario {
+    /// The hosts that made-up traffic goes between.
+    #[must_use]
+    pub fn hosts(&self) -> synth::Hosts {
+        synth::Hosts::from(&self.topology.resolve(&[], &[], DEFAULT_MTU))
+    }
+}
+
 fn both_modes() -> Vec<Mode> {
     vec![Mode::Lockstep, Mode::Wire]
 }
@@ -100,6 +109,9 @@ pub struct Traffic {
     /// Single frames written out, instead of a capture.
     #[serde(default)]
     pub frames: Vec<Frames>,
+    /// Traffic of the catalogue (`bpflab synth --list`), alone or, from its first packet on, over the capture.
+    #[serde(default)]
+    pub synth: Vec<synth::Spec>,
     /// Only packets that match this pcap filter expression.
     pub filter: Option<String>,
     /// Only the first packets, after the filter.
@@ -310,9 +322,11 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     if scenario.modes.is_empty() {
         return Err("`modes` is empty: name `lockstep`, `wire`, `live`, or several of them".to_owned());
     }
-    match (&scenario.traffic.capture, scenario.traffic.frames.is_empty()) {
-        (None, true) => return Err("`traffic` names neither a `capture` nor `frames`".to_owned()),
-        (Some(_), false) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
+    let Traffic { capture, frames, synth, .. } = &scenario.traffic;
+    match (capture.is_some(), !frames.is_empty(), !synth.is_empty()) {
+        (false, false, false) => return Err("`traffic` names neither a `capture` nor `frames` nor `synth`".to_owned()),
+        (true, true, _) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
+        (_, true, true) => return Err("`traffic` names both `frames` and `synth`: keep one".to_owned()),
         _ => {}
     }
     for frame in &scenario.traffic.frames {
@@ -333,7 +347,12 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
         return Err(format!("`holds` is about one kernel, and `{}` compares two", condition.text()));
     }
     variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
-    scenario.topology.validate().map_err(|error| error.to_string())
+    scenario.topology.validate().map_err(|error| error.to_string())?;
+    let hosts = scenario.hosts();
+    for one in synth {
+        one.frames_among(&hosts).map_err(|error| format!("`traffic.synth`: {error}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -369,6 +388,12 @@ mod tests {
     #[test]
     fn parts_that_do_not_fit_are_said() {
         assert!(error("purpose = \"p\"\n[traffic]\n").contains("neither a `capture` nor `frames`"));
+        let both = "purpose = \"p\"\n[[traffic.frames]]\nhex = \"0a\"\n[[traffic.synth]]\nname = \"land\"\n";
+        assert!(error(both).contains("both `frames` and `synth`"));
+        let name = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"sin-flood\"\n");
+        assert!(name.contains("did you mean `syn-flood`?"), "{name}");
+        let host = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"land\"\ntargets = [\"sever\"]\n");
+        assert!(host.contains("did you mean `server`?"), "{host}");
         assert!(error(&format!("{SOUND}[snapshot]\nomit = [\"flow\"]\n")).contains("no section"));
         let odd = error("purpose = \"p\"\n[[traffic.frames]]\nhex = \"0a b\"\n");
         assert!(odd.contains("odd number"), "{odd}");
