@@ -1,6 +1,7 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
 //! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
-//! the kernel matrix and nothing else, `-- --rows` the decoding of maps and nothing else.
+//! the kernel matrix and nothing else, `-- --rows` the decoding of maps, `-- --synth` the making of traffic and nothing
+//! else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
@@ -12,6 +13,7 @@ mod memory;
 mod programs;
 mod report;
 mod rows;
+mod synth;
 mod wire;
 
 use std::error::Error;
@@ -26,6 +28,9 @@ use crate::report::Report;
 
 /// `EX_UNAVAILABLE` (sysexits.h): this machine cannot run it.
 const UNAVAILABLE: u8 = 69;
+
+/// Frames that are made in one round: a million flows are among them.
+const SYNTH_FRAMES: u64 = 1_000_000;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -93,11 +98,17 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         report.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
+    if has("--synth") {
+        synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let captures = frames::captures()?;
     lockstep::run(&mut report, &captures, effort)?;
     programs::run(&mut report, effort)?;
     wire::run(&mut report, &captures, effort)?;
     rows::run(&mut report, effort.rounds)?;
+    synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
     if effort.memory {
         memory::run(&mut report)?;
     }

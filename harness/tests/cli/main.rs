@@ -15,3 +15,4 @@ mod replay;
 mod report;
 mod scenarios;
 mod support;
+mod synth;
