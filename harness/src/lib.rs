@@ -23,6 +23,7 @@ pub mod import;
 pub mod invoker;
 pub mod kernel;
 pub mod lab;
+pub mod live;
 pub mod lockstep;
 pub mod minimize;
 pub mod object;

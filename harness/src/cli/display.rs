@@ -37,6 +37,7 @@ impl Progress {
             Step::Load { object } => format!("loading {object}"),
             Step::Build { topology } => format!("building topology {topology}"),
             Step::Frames { done, of } => return self.frames(*done, *of),
+            Step::Flows { done, of } => format!("{done} of {of} conversations are over"),
             Step::Collect => "reading maps".to_owned(),
         };
         if let Some(bar) = &self.bar {

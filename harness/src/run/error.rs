@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::capture::CaptureError;
 use crate::kernel::probe;
+use crate::live::LiveError;
 use crate::lockstep::LockstepError;
 use crate::object::{ObjectError, Refusal};
 use crate::subject::{LoadError, SubjectError};
@@ -39,9 +40,9 @@ pub enum RunError {
     /// Wire mode failed.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// There is nobody to talk to the kernel's sockets.
-    #[error("cannot run in live mode: nothing plays the peers")]
-    NothingLive,
+    /// Live mode failed.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// Traffic could not be made.
     #[error(transparent)]
     Synth(#[from] synth::WriteError),
@@ -63,6 +64,7 @@ impl RunError {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
             || matches!(self, Self::Wire(WireError::Frames(_)) | Self::Synth(_))
+            || matches!(self, Self::Live(LiveError::Topology { .. } | LiveError::Nothing { .. }))
             || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
             || matches!(
                 self,

@@ -3,6 +3,7 @@
 //! The runner never prints. It reports typed steps to its caller and returns a [`Document`].
 
 mod error;
+mod live;
 mod load;
 mod lockstep;
 mod stage;
@@ -15,12 +16,13 @@ use std::sync::atomic::AtomicBool;
 
 use crate::capture::{self, Frames, Survey};
 use crate::kernel::{self, probe};
+use crate::live::LiveOptions;
 use crate::object::Clock;
 use crate::pool::Pool;
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite;
-use crate::topology::{Network, TopologyChoice};
+use crate::topology::TopologyChoice;
 use crate::wire::Speed;
 use load::load;
 use tee::Tee;
@@ -44,6 +46,8 @@ pub struct Plan {
     pub speed: Speed,
     /// Clock of the analysis in wire mode.
     pub clock: Clock,
+    /// How live mode plays the capture.
+    pub live: LiveOptions,
     /// Where the frames as offered and as received are kept.
     pub artefacts: Option<PathBuf>,
 }
@@ -78,6 +82,13 @@ pub enum Step<'a> {
         /// Sent.
         done: u64,
         /// To be sent.
+        of: u64,
+    },
+    /// So many conversations are over (live mode).
+    Flows {
+        /// Over.
+        done: u64,
+        /// All.
         of: u64,
     },
     /// Reads maps and counters.
@@ -128,12 +139,7 @@ pub fn run_with(
     match mode {
         Mode::Lockstep => lockstep::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Wire => wire::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
-        Mode::Live => {
-            let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
-            let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
-            let nobody = |_: &Network, _: &mut stage::Progress<'_>| Err(RunError::NothingLive);
-            stage::play(&topology, suite::Watch::AllBut(None), &mut analyzers, step, nobody)?;
-        }
+        Mode::Live => live::run(plan, &mut analyzers, &mut offered, stop, step, &mut document)?,
     }
     offered.finish()?;
     step(Step::Collect);

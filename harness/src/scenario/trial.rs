@@ -242,6 +242,7 @@ impl Trial {
             topology: scenario.topology.clone(),
             speed: traffic.speed,
             clock: traffic.clock.unwrap_or(Clock::Capture),
+            live: traffic.live,
             artefacts: Some(artefacts.to_owned()),
         })
     }

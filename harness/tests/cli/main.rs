@@ -5,6 +5,7 @@
 mod capture_input;
 mod exec;
 mod hostile;
+mod import;
 mod kernels;
 mod machine;
 mod matrix;

@@ -177,6 +177,7 @@ fn observe_conversations(spec: &Spec) -> Observation {
         topology: bpflab::topology::TopologyChoice::default(),
         speed: bpflab::wire::Speed::Top,
         clock: Clock::Capture,
+        live: bpflab::live::LiveOptions::default(),
         artefacts: None,
     };
     bpflab::run::run(&plan, &AtomicBool::new(false), &mut |_| ()).unwrap().observation
