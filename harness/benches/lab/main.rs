@@ -1,10 +1,12 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
 //! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
-//! the kernel matrix and nothing else, `-- --rows` the decoding of maps and nothing else.
+//! the kernel matrix and nothing else, `-- --rows` the decoding of maps and nothing else,
+//! `-- --engine` how fast and how evenly frames are sent and nothing else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
 
+mod engine;
 mod frames;
 mod guests;
 mod lockstep;
@@ -94,9 +96,15 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let captures = frames::captures()?;
+    if has("--engine") {
+        engine::run(&mut report, &captures, effort)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     lockstep::run(&mut report, &captures, effort)?;
     programs::run(&mut report, effort)?;
     wire::run(&mut report, &captures, effort)?;
+    engine::run(&mut report, &captures, effort)?;
     rows::run(&mut report, effort.rounds)?;
     if effort.memory {
         memory::run(&mut report)?;

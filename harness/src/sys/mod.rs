@@ -26,7 +26,7 @@ pub use attach::{
     link_to_descriptor, open_perf_event, open_raw_tracepoint,
 };
 pub use bpf::{
-    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, test_run, test_run_live,
+    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, send_live, test_run, test_run_live,
     test_run_with_context,
 };
 pub use element::{Batches, MapHandle};

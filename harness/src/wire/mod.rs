@@ -10,17 +10,23 @@
 //! - `ledger`: the lab's own object, for one replay; `kit`: the object, loaded for many.
 //! - `inject`: sending without loss; `pace`: when.
 //! - `window`: packets under way; `account`: where each ended.
+//! - `engine`: what sends, and why; `replayer`: the kernel's live frames.
+//! - `flood`: the highest rate, counted instead of accounted for; `source`: where its frames come from.
 //! - `bare`: a link without a device under test, for benchmarks.
 
 mod account;
 mod attach;
 mod bare;
+mod engine;
+mod flood;
 mod inject;
 mod kit;
 mod ledger;
 mod pace;
 mod place;
 mod replay;
+mod replayer;
+mod source;
 mod window;
 
 use crate::kernel::btf::BtfError;
@@ -32,11 +38,14 @@ use crate::topology::TopologyError;
 pub use account::Progress;
 pub use attach::Attachments;
 pub(crate) use attach::{XdpAlone, load_for};
-pub use bare::BareLink;
+pub use bare::{BareLink, BareOptions};
+pub use engine::{Chosen, Engine, EngineChoice};
+pub use flood::{FloodOptions, FloodOutcome, Repeat, SideCount, flood};
 pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
 pub(crate) use place::Namespace;
 pub use replay::{OnProgress, replay};
+pub use source::{Given, OfCapture, Size, Source, SourceError};
 
 /// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.
 ///
@@ -149,6 +158,24 @@ pub enum WireError {
     /// The next frame could not be read.
     #[error("cannot read the next frame")]
     Frames(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What was asked to send frames cannot.
+    #[error("cannot send by {engine}: {why}")]
+    Engine {
+        /// What was asked for.
+        engine: Engine,
+        /// What keeps it from being used.
+        why: String,
+    },
+    /// Frames were sent into a link, without an error, and none came out.
+    #[error("cannot get frames through interface {interface}: {sent} were sent and none arrived; {why}")]
+    Vanished {
+        /// Where they were to arrive.
+        interface: String,
+        /// How many.
+        sent: u64,
+        /// What is wrong with the interface, as far as can be told.
+        why: String,
+    },
     /// The kernel does not send a frame.
     #[error(
         "cannot send packet {packet} ({len} bytes) on interface {interface}, which takes frames of 14 to {largest} bytes"
