@@ -78,7 +78,7 @@ fn bare(report: &mut Report, captures: &[Vec<Frame>], effort: Effort, network: &
     }
     drop(link);
     folder.close()?;
-    row(report, "wire_lab", &format!("lab ({})", wire::ENGINE), &ours)?;
+    row(report, "wire_lab", "lab (sendmmsg + qdisc bypass)", &ours)?;
     if theirs.is_empty() {
         report.line("  tcpreplay: tool not found (Debian package tcpreplay); the comparison is left out")?;
         return Ok(());

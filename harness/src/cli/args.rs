@@ -14,7 +14,7 @@ use crate::subject::{AttachSetup, Loader};
 use crate::suite::Family;
 use crate::vm::protocol::Mishap;
 use crate::vm::runner::Runner;
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
@@ -42,6 +42,8 @@ pub struct Args {
 pub enum Command {
     /// Replay a capture through the suite and print what was seen.
     Replay(ReplayArgs),
+    /// Send a capture at the highest rate that the link takes, and count at both ends.
+    Flood(super::flood::FloodArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
     /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.
@@ -87,6 +89,9 @@ pub struct ReplayArgs {
     /// Pace in wire mode: `1x` as captured, `10x`, packets a second (`5000`), or `top`.
     #[arg(long, default_value = "top", value_name = "SPEED")]
     pub speed: Speed,
+    /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineChoice,
     /// Programs to load, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub programs: Vec<Family>,

@@ -22,8 +22,8 @@ use crate::snapshot;
 use crate::subject::{Setup, source};
 use crate::suite::Family;
 use crate::topology::TopologyChoice;
-use crate::wire::Speed;
 use crate::wire::WireError;
+use crate::wire::{EngineChoice, Speed};
 
 /// Runs the capture and prints the report; again after each change of an object under test, if that is wanted, and then
 /// what changed in what was seen.
@@ -145,6 +145,7 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
     let wire_only = [
         ("--topology", args.topology != DEFAULT_TOPOLOGY),
         ("--speed", args.speed != Speed::Top),
+        ("--engine", args.engine != EngineChoice::Auto),
         ("--clock", args.clock != ClockArg::Capture),
         ("--programs sockets", args.programs.contains(&Family::Sockets)),
         ("--programs latency", args.programs.contains(&Family::Latency)),
@@ -186,6 +187,7 @@ fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
         programs,
         topology,
         speed: args.speed,
+        engine: args.engine,
         clock: args.clock.into(),
         artefacts: args.artefacts.clone(),
     })

@@ -3,6 +3,7 @@
 //! The runner never prints. It reports typed steps to its caller and returns a [`Document`].
 
 mod error;
+mod flood;
 mod load;
 mod lockstep;
 mod stage;
@@ -21,11 +22,12 @@ use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummar
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite;
 use crate::topology::{Network, TopologyChoice};
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 use load::load;
 use tee::Tee;
 
 pub use error::RunError;
+pub use flood::{FloodDocument, flood};
 
 /// Everything that decides a run.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Plan {
     pub topology: TopologyChoice,
     /// Pace of wire mode.
     pub speed: Speed,
+    /// What sends in wire mode.
+    pub engine: EngineChoice,
     /// Clock of the analysis in wire mode.
     pub clock: Clock,
     /// Where the frames as offered and as received are kept.

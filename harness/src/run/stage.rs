@@ -28,6 +28,7 @@ pub(super) fn play<T>(
         let mut attachments = Attachments::new(&network)?;
         suite::attach(analyzers, watch, &mut attachments, &network)?;
         let alone = attachments.attach_xdp_alone()?;
+        attachments.keep_segments(&network)?;
         let done = act(&network, &mut Progress { analyzers: &mut *analyzers, step });
         // What a program has begun on another CPU ends before its maps are read.
         _ = sys::wait_for_softirqs();

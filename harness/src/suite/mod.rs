@@ -113,6 +113,11 @@ pub trait Observer: Send {
     fn changes_packets(&self) -> bool {
         false
     }
+    /// Whether it makes sense of conversations only by both their directions. Where the device under test is one end, its
+    /// programs at ingress then see the other direction where that arrives.
+    fn needs_answers(&self) -> bool {
+        false
+    }
     /// What each program reached, or why that is not known; nothing where it is not counted.
     fn coverage(&self) -> Vec<Result<ProgramCoverage, String>> {
         Vec::new()
@@ -151,6 +156,10 @@ impl<A: Analyzer> Observer for A {
 
     fn programs(&mut self) -> &mut dyn Programs {
         self.object_mut()
+    }
+
+    fn needs_answers(&self) -> bool {
+        true
     }
 
     fn set_clock(&self, time_ns: u64) {
@@ -262,10 +271,15 @@ pub fn attach(
     network: &Network,
 ) -> Result<(), WireError> {
     let hosts = watched(network, watch)?;
+    let is_live = matches!(watch, Watch::AllBut(_)) && attachments.at_the_end();
     for observer in observers {
         observer.watch(&hosts)?;
         for attach in observer.attaches() {
             attachments.attach(observer.programs(), &attach.program, &attach.hook, network)?;
+            // In a replay the device under test is sent both directions.
+            if is_live && observer.needs_answers() {
+                attachments.attach_for_answers(observer.programs(), &attach.program, &attach.hook)?;
+            }
         }
     }
     Ok(())

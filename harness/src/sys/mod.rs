@@ -43,7 +43,9 @@ pub use memory::{MappedArray, bytes_of, read_pod};
 pub use mount::with_private_mount;
 pub use packet::{SEND_BATCH, packet_sender, send_frames, set_receive_buffer};
 pub use statistics::{enable_statistics, program_runs};
-pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable};
+pub use thread::{
+    Pinned, Urgent, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable,
+};
 
 /// The error of a system call that returned a negative number.
 fn check(result: libc::c_int) -> io::Result<()> {

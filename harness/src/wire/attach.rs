@@ -14,7 +14,10 @@ use crate::suite::{Loaded, Programs};
 use crate::sys::{self, TcDirection, TcFilter, TcxPosition};
 use crate::topology::Network;
 
+mod alone;
 mod elsewhere;
+
+pub use alone::XdpAlone;
 
 /// First priority of the programs under test; the ledger's own come before, between and after them. tc runs the filter
 /// with the lowest number first.
@@ -76,11 +79,6 @@ impl Drop for Stack {
         }
     }
 }
-
-/// XDP programs under test without the lab's own around them.
-#[derive(Debug)]
-#[allow(dead_code, reason = "held to be dropped")]
-pub(crate) struct XdpAlone(Stack);
 
 /// A program with the name of its object, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +180,8 @@ pub struct Attachments {
     pub(super) xdp: [Option<UnderTest>; 2],
     /// Links of tcx programs by side, in the order of [`AtSide`]'s names: at ingress, at egress.
     pub(super) tcx: [[Vec<OwnedFd>; 2]; 2],
+    /// tc programs at the far end's ingress.
+    answers: usize,
     attached: Stack,
 }
 
@@ -200,6 +200,7 @@ impl Attachments {
             programs: Names::default(),
             xdp: [None, None],
             tcx: Default::default(),
+            answers: 0,
             attached: Stack::default(),
         })
     }
@@ -302,18 +303,6 @@ impl Attachments {
             names.push(program.to_owned());
         }
         Ok(())
-    }
-
-    /// Attaches the XDP programs under test by themselves, for traffic outside of a replay. They must be gone before the
-    /// next replay.
-    pub(crate) fn attach_xdp_alone(&self) -> Result<XdpAlone, WireError> {
-        let mut alone = Stack::default();
-        for (side, link) in self.place.links() {
-            if let Some(UnderTest { object, program, fd, mode }) = &self.xdp[side] {
-                alone.push(attach_xdp(Named { object, program, fd: fd.as_fd() }, &link.dut, *mode)?);
-            }
-        }
-        Ok(XdpAlone(alone))
     }
 
     fn tcx(

@@ -36,8 +36,8 @@ use crate::observation;
 use crate::topology::TopologyError;
 
 pub use account::Progress;
-pub use attach::Attachments;
-pub(crate) use attach::{XdpAlone, load_for};
+pub(crate) use attach::load_for;
+pub use attach::{Attachments, XdpAlone};
 pub use bare::{BareLink, BareOptions};
 pub use engine::{Chosen, Engine, EngineChoice};
 pub use flood::{FloodOptions, FloodOutcome, Repeat, SideCount, flood};
@@ -55,8 +55,14 @@ pub(crate) fn ledger_object() -> Result<(Object, Targets), WireError> {
     Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP, &ledger::TRACED_EGRESS].concat()))
 }
 
-/// How frames are put on the wire.
-pub const ENGINE: &str = "sendmmsg + qdisc bypass";
+/// The object of live frames and meters, as floods load it.
+///
+/// # Errors
+/// What [`crate::object::Object::load`] says.
+pub(crate) fn replayer_object() -> Result<(Object, Targets), WireError> {
+    let room = replayer::Room { slots: 1, chunks: 1 };
+    Ok((replayer::Replayer::load(room, replayer::Metering::default())?.object, Targets::new()))
+}
 
 /// Why a wire run could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +206,10 @@ pub enum WireError {
 pub struct WireOptions {
     /// How fast.
     pub speed: Speed,
+    /// What sends.
+    pub engine: EngineChoice,
+    /// What is known of the frames beforehand, which helps to choose what sends.
+    pub size: Option<Size>,
     /// Whether the frames that arrive at the far ends are kept.
     pub record: bool,
     /// How long to wait for a packet whose end is not known before it counts as unaccounted, and for any progress.
@@ -208,7 +218,13 @@ pub struct WireOptions {
 
 impl Default for WireOptions {
     fn default() -> Self {
-        Self { speed: Speed::Top, record: false, deadline: std::time::Duration::from_secs(2) }
+        Self {
+            speed: Speed::Top,
+            engine: EngineChoice::Auto,
+            size: None,
+            record: false,
+            deadline: std::time::Duration::from_secs(2),
+        }
     }
 }
 
@@ -248,8 +264,10 @@ pub struct WireOutcome {
     pub unaccounted: Vec<Unaccounted>,
     /// How well the schedule was kept.
     pub pacing: Pacing,
-    /// How frames were sent.
+    /// What sent the frames, and why.
     pub engine: String,
+    /// Frames that were too long for the engine and went out by packet sockets.
+    pub by_socket: u64,
     /// Frames at the far ends, in the order of their arrival; empty unless recorded. They are held in memory.
     pub received: Vec<Arrived>,
     /// Frames that the recorder had no room for.
@@ -279,6 +297,7 @@ impl WireOutcome {
             }
         };
         note(self.withheld, "frames of the server's side were not offered: the topology has no such side");
+        note(self.by_socket, "frames were too long for live frames and went out by packet sockets");
         note(self.foreign, "packets at the device under test were not sent by the lab");
         note(self.unstamped, "packets could not be stamped and followed beyond XDP");
         note(self.by_xdp, "frames reached a far end straight from XDP, past tc");

@@ -3,18 +3,19 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::account::Programs;
-use super::attach::Attachments;
-use super::inject::{Injector, Outgoing, Went};
+use super::attach::{Attachments, XdpMode};
+use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
+use super::inject::{Injector, Live, Outgoing, Went};
 use super::ledger::Ledger;
 use super::pace::{Keeping, Schedule};
 use super::place::{Place, readdress};
 use super::window::{Books, Window};
-use super::{ENGINE, WireError, WireOptions, WireOutcome};
+use super::{Speed, WireError, WireOptions, WireOutcome};
 use crate::capture::{Frame, Side};
 use crate::kernel::btf::Btf;
 use crate::kernel::reasons::DropReasons;
 use crate::object::ObjectError;
-use crate::sys::{self, Pinned, SEND_BATCH};
+use crate::sys::{self, Pinned, SEND_BATCH, Urgent};
 use crate::topology::Network;
 
 /// Called between batches with the number of frames sent so far: the caller shows progress and lets the programs under
@@ -38,9 +39,15 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 ) -> Result<WireOutcome, WireError> {
     let place = Place::of(network)?;
     let ledger = Ledger::arm(network, &place, attachments, options.record)?;
-    let injector = Injector::open(&place, options.deadline, stop)?;
+    let engine = engine(&place, attachments, options)?;
+    let mut injector = Injector::open(&place, options.deadline, stop)?;
+    if engine.engine == Engine::LiveFrames {
+        let unusable = |why| WireError::Engine { engine: Engine::LiveFrames, why };
+        injector.use_live(Live::new(&place, largest_live_frame().map_err(unusable)?)?);
+    }
     let pinned = Pinned::here()
         .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
+    let _urgent = (options.speed != Speed::Top).then(Urgent::new);
     let mut run = Run {
         network,
         place: &place,
@@ -59,13 +66,35 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         start_ns: None,
         on_progress,
     };
-    run.books.outcome.engine = ENGINE.to_owned();
+    run.books.outcome.engine = engine.to_string();
     let result = run.all(frames);
     // A frame that cannot be read or sent does not take back what was done, but is what the caller must hear.
     let settled = run.settle();
     result?;
     settled?;
     run.finish()
+}
+
+/// Frames from which on live frames are worth their setting up in a replay that accounts for each packet.
+const WORTH: u64 = 50_000;
+
+/// What sends.
+fn engine(place: &Place, attachments: &Attachments, options: &WireOptions) -> Result<Chosen, WireError> {
+    let generic = |(side, _): &(usize, _)| {
+        attachments.xdp[*side].as_ref().is_some_and(|under_test| under_test.mode == XdpMode::Generic)
+    };
+    let generic = place.links().find(generic);
+    let needs = Needs {
+        speed: options.speed,
+        longest: options.size.map(|size| size.longest),
+        without_napi: generic.map(|(_, link)| link.dut.name.as_str()),
+    };
+    let few = options.size.is_none_or(|size| size.frames < WORTH);
+    if options.engine == EngineChoice::Auto && options.speed == Speed::Top && few {
+        let why = format!("live frames are set up for {WORTH} frames or more");
+        return Ok(Chosen { engine: Engine::Sendmmsg, why });
+    }
+    choose(options.engine, needs, largest_live_frame)
 }
 
 struct Run<'a, 'b> {
@@ -266,6 +295,7 @@ impl Run<'_, '_> {
             self.books.outcome.unrecorded += counters.unrecorded;
         }
         self.progress()?;
+        self.books.outcome.by_socket = self.injector.by_socket;
         self.books.outcome.pacing = self.keeping.summary(self.options.speed, end_ns);
         self.ledger.disarm();
         Ok(self.books.close(&self.place.host))

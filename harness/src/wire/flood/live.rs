@@ -43,7 +43,7 @@ impl Flood<'_, '_> {
         let mut left = frames.saturating_mul(self.end.times());
         while left > 0 && !self.end.is_over() {
             left -= sending.send(left)?;
-            (self.progress)(sending.sent);
+            (self.progress)(sending.sent)?;
         }
         Ok(sender.account())
     }
@@ -107,7 +107,7 @@ impl Flood<'_, '_> {
                 if full.send(part).is_err() || self.end.is_over() {
                     return Ok(());
                 }
-                (self.progress)(self.sent.load(Ordering::Relaxed));
+                (self.progress)(self.sent.load(Ordering::Relaxed))?;
                 if all {
                     break;
                 }

@@ -27,6 +27,7 @@ use self::traffic::Traffic;
 use super::attach::{Attachments, XdpMode};
 use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
 use super::place::{Place, disable_gro};
+use super::replay::OnProgress;
 use super::replayer::{Account, Metering, Meters, Replayer, Room};
 use super::source::Source;
 use super::{Speed, WireError};
@@ -122,7 +123,7 @@ impl FloodOutcome {
 }
 
 /// Sends what `source` has through the device under test as fast as it can be sent. `on_progress` is told now and then
-/// how many frames were sent.
+/// how many frames were sent, and is where the programs under test are read before their rings fill.
 ///
 /// # Errors
 /// A frame that cannot be read or sent, a program that cannot be attached, [`WireError::Engine`] where the engine that
@@ -133,7 +134,7 @@ pub fn flood(
     source: &mut dyn Source,
     options: &FloodOptions,
     stop: &AtomicBool,
-    on_progress: &mut dyn FnMut(u64),
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<FloodOutcome, WireError> {
     let place = Place::of(network)?;
     let size = source.size();
@@ -198,7 +199,7 @@ struct Flood<'a, 'b> {
     meters: Meters,
     options: &'a FloodOptions,
     end: End<'a>,
-    progress: &'a mut (dyn FnMut(u64) + 'b),
+    progress: &'a mut OnProgress<'b>,
     /// Frames sent, for progress.
     sent: &'a AtomicU64,
     streamed: bool,

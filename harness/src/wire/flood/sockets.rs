@@ -87,7 +87,7 @@ impl Flood<'_, '_> {
         account.bytes[batch.side] += frames[..sent.frames].iter().map(|(_, data)| data.len() as u64).sum::<u64>();
         let total = account.frames.iter().sum();
         self.sent.store(total, Ordering::Relaxed);
-        (self.progress)(total);
+        (self.progress)(total)?;
         let went = sent.went?;
         if went == Went::Stalled && self.meters.frames(batch.side) == 0 {
             let (_, link) = self.place.links().nth(batch.side).unwrap_or((0, &self.place.client));
