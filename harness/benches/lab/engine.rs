@@ -1,11 +1,12 @@
 //! The kernel's live frames against tcpreplay, on one link, into one native XDP counter that checks the order.
 
 use std::error::Error;
+use std::sync::atomic::AtomicBool;
 
 use bpflab::capture::{Frame, Side};
 use bpflab::kernel::probe::{self, Requirement};
 use bpflab::topology::{Network, presets};
-use bpflab::wire::{BareLink, BareOptions, Size};
+use bpflab::wire::{self, Attachments, BareLink, BareOptions, EngineChoice, Size, WireOptions};
 
 use crate::Effort;
 use crate::report::{Report, median, rate};
@@ -29,7 +30,8 @@ pub fn run(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Resu
     let mut captured = crate::frames::repeated(captures, 1_000);
     captured.retain(|frame| (14..=crate::wire::LARGEST).contains(&frame.data.len()));
     compare(report, "captures", "frames of the committed captures", captured, effort)?;
-    compare(report, "flows", "one million five-tuples, 64 bytes each", flows(), effort)
+    compare(report, "flows", "one million five-tuples, 64 bytes each", flows(), effort)?;
+    accounted(report, captures, effort)
 }
 
 /// UDP over IPv4 from a million pairs of address and port: 65 536 source addresses, 16 ports each.
@@ -117,5 +119,37 @@ fn row(report: &mut Report, name: &str, what: &str, rounds: &[(Round, u64)]) -> 
     report.value(&format!("{name}_sent"), sent);
     report.value(&format!("{name}_arrived"), arrived);
     report.value(&format!("{name}_out_of_order"), disordered);
+    Ok(())
+}
+
+/// Replays that account for each frame, by either engine: what live frames bring there.
+fn accounted(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Result<(), Box<dyn Error>> {
+    let mut frames = crate::frames::repeated(captures, effort.frames);
+    frames.retain(|frame| (14..=crate::wire::LARGEST).contains(&frame.data.len()));
+    report
+        .heading(&format!("Replay with an account of each packet, no program under test: {} frames", frames.len()))?;
+    let mut speeds = [Vec::new(), Vec::new()];
+    for _ in 0..effort.rounds.min(5) {
+        for (engine, speeds) in [EngineChoice::Sendmmsg, EngineChoice::LiveFrames].into_iter().zip(&mut speeds) {
+            let network = Network::build(&presets::bridge())?;
+            let mut attachments = Attachments::new(&network)?;
+            let options = WireOptions { engine, ..WireOptions::default() };
+            let (frames, stop) = (crate::lockstep::infallible(&frames), AtomicBool::new(false));
+            let outcome = wire::replay(&network, &mut attachments, frames, &options, &stop, &mut |_| Ok(()))?;
+            if outcome.ledger.unaccounted > 0 {
+                return Err(format!("{} frames are unaccounted for", outcome.ledger.unaccounted).into());
+            }
+            speeds.push(outcome.pacing.rate_pps);
+            drop(attachments);
+            network.close()?;
+        }
+    }
+    for (name, speeds) in ["sendmmsg", "live_frames"].into_iter().zip(&speeds) {
+        report.line(&format!("  {name:<44} {:>9.0} packets/s", median(speeds)))?;
+        report.value(&format!("engine_accounted_{name}_packets_per_s"), median(speeds));
+    }
+    let [sockets, live] = &speeds;
+    let ratios: Vec<f64> = live.iter().zip(sockets).map(|(live, socket)| live / socket).collect();
+    report.ratio("engine_accounted_ratio", "ratio, median of rounds", &ratios, 1.0)?;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod frames;
 mod guests;
 mod lockstep;
 mod memory;
+mod pacing;
 mod programs;
 mod report;
 mod rows;
@@ -98,6 +99,7 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     let captures = frames::captures()?;
     if has("--engine") {
         engine::run(&mut report, &captures, effort)?;
+        pacing::run(&mut report, &captures, effort)?;
         report.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -105,6 +107,7 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     programs::run(&mut report, effort)?;
     wire::run(&mut report, &captures, effort)?;
     engine::run(&mut report, &captures, effort)?;
+    pacing::run(&mut report, &captures, effort)?;
     rows::run(&mut report, effort.rounds)?;
     if effort.memory {
         memory::run(&mut report)?;

@@ -110,22 +110,29 @@ pub fn write(path: &Path, frames: &[Frame]) -> Result<(), Box<dyn Error>> {
     Ok(writer.finish()?)
 }
 
-/// One round of tcpreplay in the client's namespace, by its own time of sending, which leaves out reading the file;
-/// nothing if it is not installed.
+/// One round of tcpreplay at top speed.
 pub fn tcpreplay(
     network: &Network,
     link: &BareLink,
     file: &Path,
     times: usize,
 ) -> Result<Option<Round>, Box<dyn Error>> {
+    tcpreplay_with(network, link, file, vec!["--topspeed".to_owned(), format!("--loop={times}")])
+}
+
+/// One round of tcpreplay in the client's namespace, by its own time of sending, which leaves out reading the file;
+/// nothing if it is not installed.
+pub fn tcpreplay_with(
+    network: &Network,
+    link: &BareLink,
+    file: &Path,
+    options: Vec<String>,
+) -> Result<Option<Round>, Box<dyn Error>> {
     let client = network.with_role(Role::Client).ok_or("the topology has no client")?;
     let before = link.arrived();
     let path: PathBuf = file.to_owned();
     let run = client.run(move || {
-        Command::new("tcpreplay")
-            .args(["--topspeed", "-K", "--intf1", INTERFACE, "--loop", &times.to_string()])
-            .arg(path)
-            .output()
+        Command::new("tcpreplay").args(["--preload-pcap", "--intf1", INTERFACE]).args(options).arg(path).output()
     });
     let output: Output = match run {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use bpflab_programs::replayer::FAR;
 
-use super::WireError;
 use super::attach::{Named, Stack, XdpMode, attach_xdp};
 use super::engine::{Engine, largest_live_frame};
 use super::inject::{Injector, Outgoing, Receiver, Went};
+use super::pace::Schedule;
 use super::place::{Place, disable_gro};
 use super::replayer::{Metering, Meters, Replayer, Room, Sender};
 use super::source::Size;
+use super::{Speed, WireError};
 use crate::capture::Frame;
 use crate::suite::Programs;
-use crate::sys::{self, Pinned, SEND_BATCH};
+use crate::sys::{self, Pinned, SEND_BATCH, Urgent};
 use crate::topology::Network;
 
 /// What the counter of a [`BareLink`] notes beside the number of frames.
@@ -117,6 +118,30 @@ impl BareLink {
         }
         arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))?;
         Ok(Duration::from_nanos(sys::monotonic_ns() - start))
+    }
+
+    /// Sends `frames` from the client at `speed`, each when it is due, and waits until the last has arrived. This is how
+    /// [`replay`](super::replay()) paces, without the account of each packet.
+    ///
+    /// # Errors
+    /// As [`BareLink::send`].
+    pub fn send_paced(&self, frames: &[Frame], speed: Speed) -> Result<(), WireError> {
+        let stop = AtomicBool::new(false);
+        let mut injector = Injector::open(&self.place, Duration::from_secs(2), &stop)?;
+        let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
+        let _urgent = Urgent::new();
+        injector.start_at(0, self.arrived());
+        let mut schedule = Schedule::new(speed);
+        let start = sys::monotonic_ns();
+        for frame in frames {
+            if let Some(due) = schedule.due(frame.time_ns) {
+                injector.wait_until(start + due);
+            }
+            let Frame { number, time_ns, data, .. } = frame;
+            let outgoing = [Outgoing { number: *number, time_ns: *time_ns, slot: 0, data }];
+            arrive(injector.send(self, 0, &outgoing).went?).map_err(system("send frames without losing one"))?;
+        }
+        arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))
     }
 
     /// Puts `frames` into the kernel's memory, for [`BareLink::flood`].

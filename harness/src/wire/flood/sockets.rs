@@ -90,11 +90,11 @@ impl Flood<'_, '_> {
         (self.progress)(total)?;
         let went = sent.went?;
         if went == Went::Stalled && self.meters.frames(batch.side) == 0 {
-            let (_, link) = self.place.links().nth(batch.side).unwrap_or((0, &self.place.client));
+            let (_, link) = self.place.links().find(|(side, _)| *side == batch.side).unwrap_or((0, &self.place.client));
             return Err(WireError::Vanished {
                 interface: format!("{} of host {}", link.dut.name, link.dut.host),
                 sent: account.frames[batch.side],
-                why: "XDP there sees nothing".to_owned(),
+                why: format!("XDP there sees nothing; its MTU is {}", link.dut.mtu),
             });
         }
         Ok(went)
