@@ -76,9 +76,11 @@ impl Flood<'_, '_> {
                         left -= sending.send(left)?;
                         sent.store(sending.sent, Ordering::Relaxed);
                     }
-                    if end.is_over() || empty.send(part).is_err() {
+                    if end.is_over() {
                         break;
                     }
+                    // Nobody wants it back at the end, when other parts may still wait to be sent.
+                    let _ = empty.send(part);
                 }
                 Ok(sender.account())
             });
