@@ -148,8 +148,5 @@ fn accounted(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Re
         report.line(&format!("  {name:<44} {:>9.0} packets/s", median(speeds)))?;
         report.value(&format!("engine_accounted_{name}_packets_per_s"), median(speeds));
     }
-    let [sockets, live] = &speeds;
-    let ratios: Vec<f64> = live.iter().zip(sockets).map(|(live, socket)| live / socket).collect();
-    report.ratio("engine_accounted_ratio", "ratio, median of rounds", &ratios, 1.0)?;
     Ok(())
 }

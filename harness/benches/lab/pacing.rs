@@ -14,8 +14,8 @@ use crate::Effort;
 use crate::report::{Report, median};
 use crate::wire::{tcpreplay_with, write};
 
-/// The timers of tcpreplay 4.4.
-const TIMERS: [&str; 4] = ["gtod", "nano", "select", "ioport"];
+/// The timers of tcpreplay 4.4; its fourth, `ioport`, is not built into Debian's.
+const TIMERS: [&str; 3] = ["gtod", "nano", "select"];
 /// Longest gap: seconds of silence would make the benchmark long, and nothing harder.
 const LONGEST_NS: u64 = 20_000_000;
 /// How much smaller the error must be than tcpreplay's best.
@@ -92,12 +92,10 @@ fn rounds(
         drop(link);
         for (timer, kept_by) in TIMERS.iter().zip(&mut theirs) {
             let link = BareLink::new(network, options)?;
-            match tcpreplay_with(network, &link, file, vec![format!("--timer={timer}")]) {
-                Ok(Some(_)) => kept_by.push(kept(due, &link)?),
-                Ok(None) => break,
-                // A timer that this machine does not have.
-                Err(error) => report.line(&format!("  tcpreplay --timer={timer}: {error}"))?,
+            if tcpreplay_with(network, &link, file, vec![format!("--timer={timer}")])?.is_none() {
+                break;
             }
+            kept_by.push(kept(due, &link)?);
         }
     }
     let our = row(report, "pacing_lab", "lab", &ours)?;

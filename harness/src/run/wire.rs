@@ -10,7 +10,7 @@ use crate::observation::Observation;
 use crate::report::{Document, PacingSummary};
 use crate::suite::{self, Observer, Watch};
 use crate::topology::Network;
-use crate::wire::{self, Attachments, Size, WireOptions};
+use crate::wire::{self, Attachments, WireOptions};
 
 pub(super) fn run(
     plan: &Plan,
@@ -30,11 +30,9 @@ pub(super) fn run(
     let result = {
         let mut attachments = Attachments::new(&network)?;
         suite::attach(analyzers, Watch::BetweenFarEnds, &mut attachments, &network)?;
-        let size = Size { frames: survey.will_offer, bytes: survey.will_offer_bytes, longest: survey.longest };
         let options = WireOptions {
             speed: plan.speed,
             engine: plan.engine,
-            size: Some(size),
             record: plan.artefacts.is_some(),
             ..WireOptions::default()
         };

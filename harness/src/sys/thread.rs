@@ -56,13 +56,13 @@ impl Drop for Pinned {
     }
 }
 
-/// Precedence of the calling thread over ordinary ones, and exact timers; both are as before when this is dropped.
+/// Precedence of the calling thread over all ordinary ones (`SCHED_FIFO`), and exact timers; both are as before when this
+/// is dropped. Whoever has it must sleep most of the time: others on its CPU wait as long as it does not.
 ///
-/// Not a real-time policy: a thread that looks at the clock all the time would be stopped for 50 ms in each second
-/// (`sched_rt_runtime_us`), and would keep the kernel's own threads off its CPU until then.
+/// Not a nice value: that counts within a control group or session only.
 #[derive(Debug)]
 pub struct Urgent {
-    nice: libc::c_int,
+    policy: libc::c_int,
     slack: libc::c_int,
     // The guard must be dropped by the thread that it favours.
     thread: std::marker::PhantomData<*const ()>,
@@ -72,13 +72,14 @@ impl Urgent {
     /// Favours the calling thread, as far as the kernel lets it: without `CAP_SYS_NICE` its timers are exact all the same.
     #[must_use]
     pub fn new() -> Self {
-        // SAFETY: plain system calls; 0 is the calling thread. The kernel's default of slack is 50 us.
+        let first = libc::sched_param { sched_priority: 1 };
+        // SAFETY: plain system calls with a valid parameter; 0 is the calling thread. 50 us are the kernel's usual slack.
         unsafe {
-            let nice = libc::getpriority(libc::PRIO_PROCESS, 0);
+            let policy = libc::sched_getscheduler(0);
             let slack = libc::prctl(libc::PR_GET_TIMERSLACK, 0, 0, 0, 0);
-            libc::setpriority(libc::PRIO_PROCESS, 0, -20);
+            libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const first);
             libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0);
-            Self { nice, slack, thread: std::marker::PhantomData }
+            Self { policy, slack, thread: std::marker::PhantomData }
         }
     }
 }
@@ -91,9 +92,12 @@ impl Default for Urgent {
 
 impl Drop for Urgent {
     fn drop(&mut self) {
+        // Of a thread that was a real-time one before, the priority is not known: it becomes the least.
+        let priority = libc::c_int::from(matches!(self.policy, libc::SCHED_FIFO | libc::SCHED_RR));
+        let before = libc::sched_param { sched_priority: priority };
         // SAFETY: as above. A failure leaves the thread favoured.
         unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, self.nice);
+            libc::sched_setscheduler(0, self.policy.max(0), &raw const before);
             libc::prctl(libc::PR_SET_TIMERSLACK, self.slack.max(1), 0, 0, 0);
         }
     }

@@ -17,7 +17,7 @@ use super::source::Size;
 use super::{Speed, WireError};
 use crate::capture::Frame;
 use crate::suite::Programs;
-use crate::sys::{self, Pinned, SEND_BATCH, Urgent};
+use crate::sys::{self, Pinned, SEND_BATCH};
 use crate::topology::Network;
 
 /// What the counter of a [`BareLink`] notes beside the number of frames.
@@ -129,7 +129,7 @@ impl BareLink {
         let stop = AtomicBool::new(false);
         let mut injector = Injector::open(&self.place, Duration::from_secs(2), &stop)?;
         let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
-        let _urgent = Urgent::new();
+        injector.be_punctual();
         injector.start_at(0, self.arrived());
         let mut schedule = Schedule::new(speed);
         let start = sys::monotonic_ns();

@@ -7,13 +7,18 @@ use std::time::Duration;
 use super::WireError;
 use super::place::{Link, Place, Port};
 use super::replayer::{Arena, Metering, Replayer, Room, Sender};
-use crate::sys::{self, SEND_BATCH};
+use crate::sys::{self, SEND_BATCH, Urgent};
 
 /// Most frames sent and not yet seen by XDP. The ring between the two ends of a veth holds 256 (`VETH_RING_SIZE`,
 /// drivers/net/veth.c) and drops what finds it full; half of it leaves room for what the far end's stack sends itself.
 const MOST_OUTSTANDING: u64 = 128;
 /// A sleeper wakes up late, by timers and by whoever has the CPU; so much of a wait is spent looking at the clock.
-const SPIN_NS: u64 = 200_000;
+const SPIN_NS: u64 = 100_000;
+/// Who never sleeps for so long is no longer given precedence: the kernel takes 50 ms of each second from a real-time
+/// thread that does not let go (`sched_rt_runtime_us`), all at once.
+const AWAKE_NS: u64 = 500_000_000;
+/// Moment that a thread with precedence leaves to others while it waits for what they do.
+const PAUSE_NS: u64 = 20_000;
 /// Longest sleep before the stop flag is looked at again.
 const NAP_NS: u64 = 20_000_000;
 
@@ -96,6 +101,9 @@ impl Live {
 pub(super) struct Injector<'a> {
     sockets: [Option<Socket>; 2],
     live: Option<Live>,
+    /// Precedence for a paced replay, and since when the thread has not slept.
+    urgent: Option<Urgent>,
+    awake_since_ns: u64,
     /// Frames that live frames do not hold.
     pub(super) by_socket: u64,
     last_side: usize,
@@ -116,12 +124,26 @@ impl<'a> Injector<'a> {
         };
         let sockets = [Some(open(&place.client)?), place.server.as_ref().map(open).transpose()?];
         let deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { sockets, live: None, by_socket: 0, last_side: 0, deadline_ns, stop })
+        Ok(Self { sockets, live: None, urgent: None, awake_since_ns: 0, by_socket: 0, last_side: 0, deadline_ns, stop })
     }
 
     /// Sends by live frames from now on what fits into them.
     pub(super) fn use_live(&mut self, live: Live) {
         self.live = Some(live);
+    }
+
+    /// Lets others run for a moment. Yielding makes no way for ordinary threads, where this one has precedence.
+    pub(super) fn pause(&self) {
+        match self.urgent {
+            Some(_) => sys::sleep_until(sys::monotonic_ns() + PAUSE_NS),
+            None => std::thread::yield_now(),
+        }
+    }
+
+    /// Gives the calling thread, which must be the one that sends, precedence over others.
+    pub(super) fn be_punctual(&mut self) {
+        self.urgent = Some(Urgent::new());
+        self.awake_since_ns = sys::monotonic_ns();
     }
 
     /// Counts from `number` on a side, where others have sent before.
@@ -225,7 +247,7 @@ impl<'a> Injector<'a> {
         }
         let mut give_up = sys::monotonic_ns().saturating_add(self.deadline_ns);
         loop {
-            std::thread::yield_now();
+            self.pause();
             let seen = receiver.seen(side);
             if sent.saturating_sub(seen) <= but {
                 return Went::Well;
@@ -243,7 +265,7 @@ impl<'a> Injector<'a> {
     }
 
     /// Waits until the monotonic clock reads `due_ns`.
-    pub(super) fn wait_until(&self, due_ns: u64) -> Went {
+    pub(super) fn wait_until(&mut self, due_ns: u64) -> Went {
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Went::Stopped;
@@ -253,8 +275,16 @@ impl<'a> Injector<'a> {
                 return Went::Well;
             }
             match (due_ns - now).checked_sub(SPIN_NS) {
-                Some(long) if long > 0 => sys::sleep_until(now + long.min(NAP_NS)),
-                _ => std::hint::spin_loop(),
+                Some(long) if long > 0 => {
+                    sys::sleep_until(now + long.min(NAP_NS));
+                    self.awake_since_ns = sys::monotonic_ns();
+                }
+                _ => {
+                    if now - self.awake_since_ns > AWAKE_NS {
+                        self.urgent = None;
+                    }
+                    std::hint::spin_loop();
+                }
             }
         }
     }

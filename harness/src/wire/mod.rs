@@ -208,8 +208,6 @@ pub struct WireOptions {
     pub speed: Speed,
     /// What sends.
     pub engine: EngineChoice,
-    /// What is known of the frames beforehand, which helps to choose what sends.
-    pub size: Option<Size>,
     /// Whether the frames that arrive at the far ends are kept.
     pub record: bool,
     /// How long to wait for a packet whose end is not known before it counts as unaccounted, and for any progress.
@@ -221,7 +219,6 @@ impl Default for WireOptions {
         Self {
             speed: Speed::Top,
             engine: EngineChoice::Auto,
-            size: None,
             record: false,
             deadline: std::time::Duration::from_secs(2),
         }

@@ -15,7 +15,7 @@ use crate::capture::{Frame, Side};
 use crate::kernel::btf::Btf;
 use crate::kernel::reasons::DropReasons;
 use crate::object::ObjectError;
-use crate::sys::{self, Pinned, SEND_BATCH, Urgent};
+use crate::sys::{self, Pinned, SEND_BATCH};
 use crate::topology::Network;
 
 /// Called between batches with the number of frames sent so far: the caller shows progress and lets the programs under
@@ -47,7 +47,9 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     }
     let pinned = Pinned::here()
         .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
-    let _urgent = (options.speed != Speed::Top).then(Urgent::new);
+    if options.speed != Speed::Top {
+        injector.be_punctual();
+    }
     let mut run = Run {
         network,
         place: &place,
@@ -75,25 +77,20 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     run.finish()
 }
 
-/// Frames from which on live frames are worth their setting up in a replay that accounts for each packet.
-const WORTH: u64 = 50_000;
-
-/// What sends.
+/// What sends. An account of each packet needs the two sides in one order, so a change of side waits for what is under
+/// way; conversations change sides every few packets, and a call that sends live frames costs as much as tens of frames.
+/// The benchmark `engine` has live frames at half the speed of packet sockets here: they are for those who ask for them.
 fn engine(place: &Place, attachments: &Attachments, options: &WireOptions) -> Result<Chosen, WireError> {
+    if options.engine == EngineChoice::Auto {
+        let why = "each packet is accounted for".to_owned();
+        return Ok(Chosen { engine: Engine::Sendmmsg, why });
+    }
     let generic = |(side, _): &(usize, _)| {
         attachments.xdp[*side].as_ref().is_some_and(|under_test| under_test.mode == XdpMode::Generic)
     };
     let generic = place.links().find(generic);
-    let needs = Needs {
-        speed: options.speed,
-        longest: options.size.map(|size| size.longest),
-        without_napi: generic.map(|(_, link)| link.dut.name.as_str()),
-    };
-    let few = options.size.is_none_or(|size| size.frames < WORTH);
-    if options.engine == EngineChoice::Auto && options.speed == Speed::Top && few {
-        let why = format!("live frames are set up for {WORTH} frames or more");
-        return Ok(Chosen { engine: Engine::Sendmmsg, why });
-    }
+    let needs =
+        Needs { speed: options.speed, longest: None, without_napi: generic.map(|(_, link)| link.dut.name.as_str()) };
     choose(options.engine, needs, largest_live_frame)
 }
 
@@ -257,7 +254,7 @@ impl Run<'_, '_> {
             if all || sys::monotonic_ns() >= deadline {
                 break;
             }
-            std::thread::yield_now();
+            self.injector.pause();
         }
         self.window.harvest(&self.ledger, programs, &self.reasons, &mut self.books);
         self.progress()
@@ -270,7 +267,7 @@ impl Run<'_, '_> {
         let elsewhere = (0..2).any(|side| self.ledger.counters(side).cpus & !here != 0);
         if elsewhere && sys::wait_for_softirqs().is_err() {
             // Without membarrier the wait for each packet's end has to do.
-            std::thread::yield_now();
+            self.injector.pause();
         }
     }
 
@@ -286,7 +283,7 @@ impl Run<'_, '_> {
                 if arrived >= self.books.left(index) + generated || sys::monotonic_ns() >= deadline {
                     break generated;
                 }
-                std::thread::yield_now();
+                self.injector.pause();
             };
             let counters = self.ledger.counters(index);
             self.books.balance(index, generated, counters.arrived);
