@@ -16,7 +16,7 @@ use crate::subject::{AttachSetup, Loader};
 use crate::suite::Family;
 use crate::vm::protocol::Mishap;
 use crate::vm::runner::Runner;
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
@@ -46,6 +46,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Make traffic out of the catalogue of attacks, loads and transactions, into a capture or onto a topology.
     Synth(super::synth::SynthArgs),
+    /// Send a capture at the highest rate that the link takes, and count at both ends.
+    Flood(super::flood::FloodArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
     /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.
@@ -103,6 +105,9 @@ pub struct ReplayArgs {
     /// How long a packet waits for what it acknowledges in live mode, seconds.
     #[arg(long, value_name = "SECONDS", requires = "live")]
     pub deadline: Option<f64>,
+    /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineChoice,
     /// Programs to load, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub programs: Vec<Family>,

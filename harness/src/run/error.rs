@@ -63,7 +63,7 @@ impl RunError {
     pub fn is_invalid_input(&self) -> bool {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
-            || matches!(self, Self::Wire(WireError::Frames(_)) | Self::Synth(_))
+            || matches!(self, Self::Wire(WireError::Frames(_) | WireError::Engine { .. }) | Self::Synth(_))
             || matches!(self, Self::Live(LiveError::Topology { .. } | LiveError::Nothing { .. }))
             || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
             || matches!(

@@ -3,6 +3,7 @@
 //! The runner never prints. It reports typed steps to its caller and returns a [`Document`].
 
 mod error;
+mod flood;
 mod live;
 mod load;
 mod lockstep;
@@ -23,11 +24,12 @@ use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummar
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite;
 use crate::topology::TopologyChoice;
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 use load::load;
 use tee::Tee;
 
 pub use error::RunError;
+pub use flood::{FloodDocument, flood};
 
 /// Everything that decides a run.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Plan {
     pub topology: TopologyChoice,
     /// Pace of wire mode.
     pub speed: Speed,
+    /// What sends in wire mode.
+    pub engine: EngineChoice,
     /// Clock of the analysis in wire mode.
     pub clock: Clock,
     /// How live mode plays the capture.
