@@ -17,6 +17,7 @@ mod inspect;
 mod kernels;
 mod matrix;
 mod new;
+mod record;
 mod replay;
 pub mod report;
 mod run;
@@ -99,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Costs(args) => costs::print(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
+        Command::Record(args) => record::record(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),

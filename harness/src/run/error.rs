@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::apps::AppsError;
 use crate::capture::CaptureError;
 use crate::kernel::probe;
 use crate::lockstep::LockstepError;
 use crate::object::{ObjectError, Refusal};
+use crate::recorder::RecorderError;
 use crate::subject::{LoadError, SubjectError};
 use crate::suite::protocols::ProtocolsError;
 use crate::topology::TopologyError;
@@ -38,6 +40,12 @@ pub enum RunError {
     /// Wire mode failed.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// Applications could not be played.
+    #[error(transparent)]
+    Apps(#[from] AppsError),
+    /// The traffic could not be recorded.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     /// There is nobody to talk to the kernel's sockets.
     #[error("cannot run in live mode: nothing plays the peers")]
     NothingLive,
@@ -59,6 +67,10 @@ impl RunError {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
             || matches!(self, Self::Wire(WireError::Frames(_)))
+            || matches!(
+                self,
+                Self::Apps(AppsError::Invalid { .. } | AppsError::Early { .. } | AppsError::NeverReady { .. })
+            )
             || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
             || matches!(
                 self,

@@ -2,6 +2,7 @@
 //!
 //! The runner never prints. It reports typed steps to its caller and returns a [`Document`].
 
+mod apps;
 mod error;
 mod load;
 mod lockstep;
@@ -16,15 +17,16 @@ use std::sync::atomic::AtomicBool;
 use crate::capture::{self, Frames, Survey};
 use crate::kernel::{self, probe};
 use crate::object::Clock;
-use crate::pool::Pool;
+use crate::pool::{Key, Pool};
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
-use crate::suite;
+use crate::suite::{self, Observer};
 use crate::topology::{Network, TopologyChoice};
 use crate::wire::Speed;
 use load::load;
 use tee::Tee;
 
+pub use apps::{AppsPlan, run_apps};
 pub use error::RunError;
 
 /// Everything that decides a run.
@@ -79,6 +81,11 @@ pub enum Step<'a> {
         done: u64,
         /// To be sent.
         of: u64,
+    },
+    /// Applications run.
+    App {
+        /// How far they have come.
+        at: crate::apps::Progress<'a>,
     },
     /// Reads maps and counters.
     Collect,
@@ -136,8 +143,20 @@ pub fn run_with(
         }
     }
     offered.finish()?;
+    collect(pool, keys, analyzers, offered.first_ns.unwrap_or_default(), step, &mut document)?;
+    Ok(document)
+}
+
+/// Reads what the programs have seen, and gives them back. Times are told from `start_ns` on.
+fn collect(
+    pool: &Pool,
+    keys: Vec<Key>,
+    mut analyzers: Vec<Box<dyn Observer>>,
+    start_ns: u64,
+    step: &mut dyn FnMut(Step<'_>),
+    document: &mut Document,
+) -> Result<(), RunError> {
     step(Step::Collect);
-    let start_ns = offered.first_ns.unwrap_or_default();
     for analyzer in &mut analyzers {
         analyzer.finish(start_ns, &mut document.observation)?;
     }
@@ -151,8 +170,8 @@ pub fn run_with(
         pool.give_back(key, analyzer);
     }
     suite::sort_drops(&mut document.observation.drops);
-    reconcile(&mut document);
-    Ok(document)
+    reconcile(document);
+    Ok(())
 }
 
 /// Some losses of the drop table are of the whole machine: calls that the kernel skipped, and packets of no known

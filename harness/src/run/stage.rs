@@ -52,7 +52,6 @@ pub(super) struct Progress<'a> {
 
 impl Progress<'_> {
     /// Shows progress and takes in events.
-    #[expect(dead_code, reason = "the peers that report progress come with live mode's players")]
     pub(super) fn at(&mut self, step: Step<'_>) -> Result<(), RunError> {
         (self.step)(step);
         Ok(suite::drain(self.analyzers)?)

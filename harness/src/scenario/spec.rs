@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::variant::{self, Variant};
 use super::{Expectation, ScenarioError, hint};
+use crate::apps::{self, AppSpec};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::kernel::probe::{Requirement, RunMode};
 use crate::object::Clock;
@@ -16,7 +17,7 @@ use crate::suite::{
     Family, drops::DropsSettings, flows::FlowsSettings, latency::LatencySettings, protocols::ProtocolsSettings,
     sockets::SocketsSettings, tcp_state::TcpStateSettings,
 };
-use crate::topology::TopologyChoice;
+use crate::topology::{DEFAULT_MTU, Preset, TopologyChoice};
 use crate::wire::Speed;
 
 /// How traffic meets the programs.
@@ -96,6 +97,10 @@ pub struct Traffic {
     /// Single frames written out, instead of a capture.
     #[serde(default)]
     pub frames: Vec<Frames>,
+    /// Real applications on hosts of the topology, instead of a capture; in live mode. On the preset `router` unless the
+    /// topology says otherwise.
+    #[serde(default)]
+    pub apps: Vec<AppSpec>,
     /// Only packets that match this pcap filter expression.
     pub filter: Option<String>,
     /// Only the first packets, after the filter.
@@ -284,6 +289,7 @@ impl SnapshotRules {
     pub fn rules(&self) -> snapshot::Rules {
         snapshot::Rules {
             omit: self.omit.clone(),
+            real_stacks: false,
             replace: self.replace.iter().map(|one| (one.from.clone(), one.to.clone())).collect(),
         }
     }
@@ -307,13 +313,19 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
         return Err("`modes` is empty: name `lockstep`, `wire`, `live`, or several of them".to_owned());
     }
     match (&scenario.traffic.capture, scenario.traffic.frames.is_empty()) {
-        (None, true) => return Err("`traffic` names neither a `capture` nor `frames`".to_owned()),
+        (None, true) if scenario.traffic.apps.is_empty() => {
+            return Err("`traffic` names neither a `capture` nor `frames` nor `apps`".to_owned());
+        }
+        (capture, frames) if !scenario.traffic.apps.is_empty() && (capture.is_some() || !frames) => {
+            return Err("`traffic` names `apps` beside a `capture` or `frames`: keep one".to_owned());
+        }
         (Some(_), false) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
         _ => {}
     }
     for frame in &scenario.traffic.frames {
         frame.bytes()?;
     }
+    validate_apps(scenario)?;
     for section in &scenario.snapshot.omit {
         if !snapshot::SECTIONS.contains(&section.as_str()) {
             return Err(format!(
@@ -327,6 +339,22 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     }
     variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
     scenario.topology.validate().map_err(|error| error.to_string())
+}
+
+/// Applications talk to the kernel's own stacks, at both ends.
+fn validate_apps(scenario: &Scenario) -> Result<(), String> {
+    let traffic = &scenario.traffic;
+    if traffic.apps.is_empty() {
+        return Ok(());
+    }
+    if scenario.modes != [Mode::Live] {
+        return Err("`traffic.apps` run in live mode alone: say `modes = [\"live\"]`".to_owned());
+    }
+    // A topology that is wrong is told by its own check.
+    let choice = scenario.topology.or_preset(Preset::Router);
+    choice.validate().map_err(|error| error.to_string())?;
+    let problems = apps::problems(&traffic.apps, &choice.resolve(&[], &[], DEFAULT_MTU));
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 #[cfg(test)]
@@ -361,7 +389,7 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_said() {
-        assert!(error("purpose = \"p\"\n[traffic]\n").contains("neither a `capture` nor `frames`"));
+        assert!(error("purpose = \"p\"\n[traffic]\n").contains("neither a `capture` nor `frames` nor `apps`"));
         assert!(error(&format!("{SOUND}[snapshot]\nomit = [\"flow\"]\n")).contains("no section"));
         let odd = error("purpose = \"p\"\n[[traffic.frames]]\nhex = \"0a b\"\n");
         assert!(odd.contains("odd number"), "{odd}");
