@@ -13,15 +13,18 @@ pub mod capture;
 pub mod cgroup;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod condition;
 pub mod cost;
 pub mod coverage;
 pub mod error;
 pub mod flow_name;
 pub mod hook;
+pub mod import;
 pub mod invoker;
 pub mod kernel;
 pub mod lab;
 pub mod lockstep;
+pub mod minimize;
 pub mod object;
 pub mod observation;
 pub mod pool;
@@ -34,6 +37,7 @@ pub mod scenario;
 pub mod snapshot;
 pub mod subject;
 pub mod suite;
+pub mod synth;
 pub mod sys;
 pub mod topology;
 #[cfg(feature = "cli")]

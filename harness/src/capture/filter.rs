@@ -7,7 +7,7 @@ use super::reader::Packet;
 
 /// An expression, compiled for each link type that comes along.
 #[cfg(feature = "filter")]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     expression: String,
     programs: Vec<(LinkType, pcap::BpfProgram)>,
     padded: Vec<u8>,
@@ -16,12 +16,12 @@ pub(super) struct Filter {
 #[cfg(feature = "filter")]
 impl Filter {
     #[allow(clippy::unnecessary_wraps, reason = "the signature of the one without libpcap")]
-    pub(super) fn new(expression: &str) -> Result<Self, CaptureError> {
+    pub(crate) fn new(expression: &str) -> Result<Self, CaptureError> {
         Ok(Self { expression: expression.to_owned(), programs: Vec::new(), padded: Vec::new() })
     }
 
     /// Compiles the expression if no packet has come along to need it: a mistake shows without packets, too.
-    pub(super) fn check(&mut self) -> Result<(), CaptureError> {
+    pub(crate) fn check(&mut self) -> Result<(), CaptureError> {
         if self.programs.is_empty() {
             self.program(LinkType::ETHERNET)?;
         }
@@ -29,7 +29,7 @@ impl Filter {
     }
 
     /// Whether the packet matches, in its own link type.
-    pub(super) fn matches(&mut self, packet: &Packet<'_>) -> Result<bool, CaptureError> {
+    pub(crate) fn matches(&mut self, packet: &Packet<'_>) -> Result<bool, CaptureError> {
         let position = self.program(packet.interface.link)?;
         let program = &self.programs[position].1;
         let wire_len = packet.wire_len.min(super::reader::MAX_PACKET) as usize;
@@ -73,21 +73,21 @@ fn compile(expression: &str, link: LinkType) -> Result<pcap::BpfProgram, pcap::E
 
 /// Stands for libpcap in a build without it.
 #[cfg(not(feature = "filter"))]
-pub(super) struct Filter;
+pub(crate) struct Filter;
 
 #[cfg(not(feature = "filter"))]
 impl Filter {
-    pub(super) fn new(expression: &str) -> Result<Self, CaptureError> {
+    pub(crate) fn new(expression: &str) -> Result<Self, CaptureError> {
         Err(CaptureError::FilterMissing { expression: expression.to_owned() })
     }
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the signature of the one with libpcap")]
-    pub(super) fn check(&mut self) -> Result<(), CaptureError> {
+    pub(crate) fn check(&mut self) -> Result<(), CaptureError> {
         Ok(())
     }
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the signature of the one with libpcap")]
-    pub(super) fn matches(&mut self, _: &Packet<'_>) -> Result<bool, CaptureError> {
+    pub(crate) fn matches(&mut self, _: &Packet<'_>) -> Result<bool, CaptureError> {
         Ok(true)
     }
 }

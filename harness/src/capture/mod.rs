@@ -24,6 +24,7 @@
 //! ```
 
 mod checksum;
+pub mod edit;
 mod error;
 mod filter;
 mod finding;
@@ -43,11 +44,13 @@ mod time;
 mod writer;
 
 pub use error::CaptureError;
+pub(crate) use filter::Filter;
 pub use finding::{Finding, Kind};
 pub use frames::{Frame, Frames};
 pub use link::{LinkType, mac_of_ipv4, mac_of_ipv6};
 pub use options::{Checksums, Net, Options, Oversize, Side, SidesPolicy, Truncated};
 pub use pcapng::MAX_LISTED;
+pub(crate) use pipeline::ethernet_of;
 pub use reader::{ByteOrder, End, Format, Interface, MAX_PACKET, Oddities, Packet, Reader, Tally};
 pub use sides::{Endpoints, MAX_ENDPOINTS, SidesBasis};
 pub use survey::Survey;

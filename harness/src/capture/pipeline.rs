@@ -83,15 +83,13 @@ impl Pipeline {
             tallies.note(Kind::TimeBackwards, packet.number);
         }
         self.last_ns = Some(packet.time_ns);
-        let (data, original) = without_fcs(packet);
-        let Some(grown) = to_ethernet(link, data, frame) else {
+        let Some(original) = converted(packet, frame) else {
             tallies.refuse(Kind::NotEthernet, packet.number);
             return Ok(Fate::Refused);
         };
         if name_loopback(frame) {
             tallies.note(Kind::Loopback, packet.number);
         }
-        let original = original.saturating_add_signed(grown as i32);
         Ok(self.judge(packet.number, original, frame, tallies))
     }
 
@@ -186,6 +184,22 @@ impl Pipeline {
 
 fn frame_len(frame: &[u8]) -> u32 {
     u32::try_from(frame.len()).unwrap_or(u32::MAX)
+}
+
+/// Puts the packet's Ethernet frame into `frame` and returns its length on the wire, or nothing if Ethernet cannot carry
+/// it. Nothing else is changed.
+fn converted(packet: &Packet<'_>, frame: &mut Vec<u8>) -> Option<u32> {
+    let (data, original) = without_fcs(packet);
+    let grown = to_ethernet(packet.interface.link, data, frame)?;
+    Some(original.saturating_add_signed(grown as i32))
+}
+
+/// As a run would see the packet before its options apply: converted to Ethernet, with addresses where a loopback
+/// interface has none. Returns the length on the wire, or nothing if Ethernet cannot carry the packet.
+pub(crate) fn ethernet_of(packet: &Packet<'_>, frame: &mut Vec<u8>) -> Option<u32> {
+    let original = converted(packet, frame)?;
+    name_loopback(frame);
+    Some(original.max(frame_len(frame)))
 }
 
 /// The packet's bytes and its original length, both without frame check sequence.

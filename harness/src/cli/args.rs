@@ -43,6 +43,8 @@ pub struct Args {
 pub enum Command {
     /// Replay a capture through the suite and print what was seen.
     Replay(ReplayArgs),
+    /// Make traffic out of the catalogue of attacks, loads and transactions, into a capture or onto a topology.
+    Synth(super::synth::SynthArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
     /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.
@@ -54,6 +56,8 @@ pub enum Command {
     Guest(GuestArgs),
     /// Say what an eBPF object file is, what it needs, and whether this kernel takes it.
     Inspect(InspectArgs),
+    /// Make a capture fit to share: select packets, convert them to Ethernet, anonymise them.
+    Import(Box<super::import::ImportArgs>),
     /// Run scenarios in lockstep mode and on the wire, and say where the two differ.
     Compare(CompareArgs),
     /// List scenarios.
@@ -64,6 +68,8 @@ pub enum Command {
     Record(super::record::RecordArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
+    /// Make a capture as small as a condition over what is seen lets it.
+    Minimize(super::minimize::MinimizeArgs),
     /// Join and show results of the kernel matrix.
     Report(super::report::ReportArgs),
     /// Say what this machine has, what it lacks, what that costs and how to get it.

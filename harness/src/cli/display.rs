@@ -76,6 +76,47 @@ impl Progress {
     }
 }
 
+/// Shows how many of something are done, on standard error, where it is not known how many there will be.
+pub struct Counter {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    what: &'static str,
+    last_line: Instant,
+}
+
+impl Counter {
+    /// A display that fits standard error; silent if `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool, what: &'static str) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar
+            // The template is a constant; should it ever be wrong, the default style serves.
+            && let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} {msg} {per_sec}")
+        {
+            bar.set_style(style);
+            bar.set_message(what);
+        }
+        Self { bar, quiet, what, last_line: Instant::now() }
+    }
+
+    /// So many are done.
+    pub fn show(&mut self, done: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        } else if !self.quiet && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{done} {}", self.what);
+        }
+    }
+
+    /// Removes the display.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Shows what the guests of a matrix do, on standard error: a line per kernel on a terminal, plain lines otherwise.
 pub struct MatrixProgress {
     bars: Option<MultiProgress>,

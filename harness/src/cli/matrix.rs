@@ -138,6 +138,28 @@ fn tell_of_apps(trials: &[Trial], runner: Runner) {
     }
 }
 
+/// Runs `trials` of the folder `scenarios` on the kernels of those names, without a word.
+pub fn on_kernels(
+    trials: &[Trial],
+    scenarios: &Path,
+    kernels: &[String],
+    guests: &GuestOptions,
+    runner: Runner,
+) -> Result<Matrix, Failure> {
+    let job = Job {
+        trials,
+        scenarios: Some(scenarios),
+        tests: &Chosen::default(),
+        bring: &BringArgs::default(),
+        kernels,
+        guests,
+        runner,
+        costs: false,
+        quiet: true,
+    };
+    job.run().map(|(matrix, _)| matrix)
+}
+
 /// Whether verifier cost is measured: where it is asked for, or all scenarios run by the runner that takes its time, and
 /// there is something to hold it against.
 fn wants_costs(args: &MatrixArgs) -> bool {

@@ -13,15 +13,18 @@ mod exec_hint;
 mod guest;
 mod guests;
 mod impair;
+mod import;
 mod inspect;
 mod kernels;
 mod matrix;
+mod minimize;
 mod new;
 mod record;
 mod replay;
 pub mod report;
 mod run;
 mod signals;
+mod synth;
 mod test_binaries;
 mod watch;
 
@@ -98,14 +101,17 @@ pub fn main() -> ExitCode {
         Command::Guest(args) => guest::guest(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Costs(args) => costs::print(&args),
+        Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
         Command::Record(args) => record::record(&args),
+        Command::Minimize(args) => minimize::minimize(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),
         Command::Doctor(args) => Ok(doctor::doctor(&args)),
         Command::Clean(args) => clean::clean(&args),
         Command::Kernels(args) => kernels::kernels(&args),
+        Command::Synth(args) => synth::synth(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bpflab", &mut std::io::stdout());
             Ok(Exit::Passed)

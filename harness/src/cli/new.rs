@@ -12,18 +12,7 @@ use crate::scenario::{self, Mode};
 
 /// Makes the folder, copies the capture, runs it once per mode and leaves what was seen for review.
 pub fn new(args: &NewArgs) -> Result<Exit, Failure> {
-    let invalid = |message: String| Failure { exit: Exit::Invalid, message };
-    let valid =
-        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    let parts: Vec<&str> = args.name.split('/').collect();
-    if parts.len() < 2 || !parts.iter().all(|part| valid(part)) {
-        let text = "must be `family/behaviour`, in lower case, digits and dashes (`dns/slow-answer`)";
-        return Err(invalid(format!("the name `{}` {text}", args.name)));
-    }
-    let folder = args.scenarios.join(&args.name);
-    if folder.exists() || folder.with_extension("toml").exists() {
-        return Err(invalid(format!("the scenario {} exists already", folder.display())));
-    }
+    let folder = folder_for(&args.scenarios, &args.name)?;
     // Anything wrong with the capture is said before a folder exists.
     let survey = Survey::of(&args.pcap, &Options::default()).map_err(|error| Failure::invalid(&error))?;
     let file_name = args.pcap.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -48,6 +37,26 @@ pub fn new(args: &NewArgs) -> Result<Exit, Failure> {
     Ok(Exit::Passed)
 }
 
+/// The folder of a scenario that is to be made.
+///
+/// # Errors
+/// A name that is none, or that another scenario has.
+pub fn folder_for(scenarios: &Path, name: &str) -> Result<PathBuf, Failure> {
+    let invalid = |message: String| Failure { exit: Exit::Invalid, message };
+    let valid =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let parts: Vec<&str> = name.split('/').collect();
+    if parts.len() < 2 || !parts.iter().all(|part| valid(part)) {
+        let text = "must be `family/behaviour`, in lower case, digits and dashes (`dns/slow-answer`)";
+        return Err(invalid(format!("the name `{}` {text}", name)));
+    }
+    let folder = scenarios.join(name);
+    if folder.exists() || folder.with_extension("toml").exists() {
+        return Err(invalid(format!("the scenario {} exists already", folder.display())));
+    }
+    Ok(folder)
+}
+
 fn template(capture: &str, sha256: &str) -> String {
     // Quoted as TOML has it: a file may have any name.
     let quoted = |text: String| toml::Value::String(text).to_string();
@@ -66,10 +75,10 @@ fn template(capture: &str, sha256: &str) -> String {
     )
 }
 
-/// Runs the scenario in each mode that this machine has and writes the pending snapshot.
-fn pending(found: &scenario::Found, root: &Path) -> Result<(), Failure> {
+/// Runs the scenario in each of its modes that this machine has and writes the pending snapshot.
+pub fn pending(found: &scenario::Found, root: &Path) -> Result<(), Failure> {
     let mut texts: Vec<(Mode, String)> = Vec::new();
-    for mode in [Mode::Lockstep, Mode::Wire] {
+    for mode in found.scenario.modes.iter().copied() {
         let trial = Trial::new(found.clone(), root, mode);
         let unmet = trial.unmet();
         if let Some(first) = unmet.first() {

@@ -77,7 +77,7 @@ fn verdict(document: &Document) -> Exit {
     if document.observation.ledger.unaccounted == 0 { Exit::Passed } else { Exit::Failed }
 }
 
-fn once(args: &ReplayArgs) -> Result<Document, Failure> {
+pub(super) fn once(args: &ReplayArgs) -> Result<Document, Failure> {
     let spool = spool(&args.capture)?;
     let plan = plan(args, spool.as_ref().map_or(args.capture.as_path(), |file| file.path()))?;
     let stop = super::signals::stop_flag();
@@ -108,7 +108,7 @@ fn once(args: &ReplayArgs) -> Result<Document, Failure> {
     Ok(document)
 }
 
-fn show(args: &ReplayArgs, document: &Document) -> Result<Exit, Failure> {
+pub(super) fn show(args: &ReplayArgs, document: &Document) -> Result<Exit, Failure> {
     let text = if args.json {
         document.to_json()
     } else {
@@ -154,7 +154,8 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
     Some(format!("{option} needs wire mode: in lockstep mode nothing is sent, and times are the capture's"))
 }
 
-fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
+/// What the arguments ask for, with `capture` as the file.
+pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     let mut programs = if args.programs.is_empty() && args.object.is_empty() {
         Programs::default()
     } else {

@@ -10,6 +10,7 @@ use crate::object::{ObjectError, Refusal};
 use crate::recorder::RecorderError;
 use crate::subject::{LoadError, SubjectError};
 use crate::suite::protocols::ProtocolsError;
+use crate::synth;
 use crate::topology::TopologyError;
 use crate::wire::WireError;
 
@@ -49,6 +50,9 @@ pub enum RunError {
     /// There is nobody to talk to the kernel's sockets.
     #[error("cannot run in live mode: nothing plays the peers")]
     NothingLive,
+    /// Traffic could not be made.
+    #[error(transparent)]
+    Synth(#[from] synth::WriteError),
     /// An artefact could not be written.
     #[error("cannot write artefact {}", path.display())]
     Artefact {
@@ -66,7 +70,7 @@ impl RunError {
     pub fn is_invalid_input(&self) -> bool {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
-            || matches!(self, Self::Wire(WireError::Frames(_)))
+            || matches!(self, Self::Wire(WireError::Frames(_)) | Self::Synth(_))
             || matches!(
                 self,
                 Self::Apps(AppsError::Invalid { .. } | AppsError::Early { .. } | AppsError::NeverReady { .. })

@@ -9,6 +9,7 @@ use super::variant::{self, Variant};
 use super::{Expectation, ScenarioError, hint};
 use crate::apps::{self, AppSpec};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
+use crate::condition::Condition;
 use crate::kernel::probe::{Requirement, RunMode};
 use crate::object::Clock;
 use crate::snapshot;
@@ -17,6 +18,7 @@ use crate::suite::{
     Family, drops::DropsSettings, flows::FlowsSettings, latency::LatencySettings, protocols::ProtocolsSettings,
     sockets::SocketsSettings, tcp_state::TcpStateSettings,
 };
+use crate::synth;
 use crate::topology::{DEFAULT_MTU, Preset, TopologyChoice};
 use crate::wire::Speed;
 
@@ -77,11 +79,22 @@ pub struct Scenario {
     /// Facts that must hold in every mode, by path into the observation (`tcp.handshakes.0.rtt_us`).
     #[serde(default)]
     pub expect: BTreeMap<String, Expectation>,
+    /// Conditions over the observation that must hold in every mode (see [`crate::condition`]).
+    #[serde(default)]
+    pub holds: Vec<Condition>,
     /// What the snapshot shows.
     #[serde(default)]
     pub snapshot: SnapshotRules,
     /// Where the capture comes from; needed for one that stands beside the scenario (those in `pcaps/` have an index).
     pub provenance: Option<Provenance>,
+}
+
+impl Scenario {
+    /// The hosts that made-up traffic goes between.
+    #[must_use]
+    pub fn hosts(&self) -> synth::Hosts {
+        synth::Hosts::from(&self.topology.resolve(&[], &[], DEFAULT_MTU))
+    }
 }
 
 fn both_modes() -> Vec<Mode> {
@@ -101,6 +114,9 @@ pub struct Traffic {
     /// topology says otherwise.
     #[serde(default)]
     pub apps: Vec<AppSpec>,
+    /// Traffic of the catalogue (`bpflab synth --list`), alone or, from its first packet on, over the capture.
+    #[serde(default)]
+    pub synth: Vec<synth::Spec>,
     /// Only packets that match this pcap filter expression.
     pub filter: Option<String>,
     /// Only the first packets, after the filter.
@@ -312,14 +328,15 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     if scenario.modes.is_empty() {
         return Err("`modes` is empty: name `lockstep`, `wire`, `live`, or several of them".to_owned());
     }
-    match (&scenario.traffic.capture, scenario.traffic.frames.is_empty()) {
-        (None, true) if scenario.traffic.apps.is_empty() => {
-            return Err("`traffic` names neither a `capture` nor `frames` nor `apps`".to_owned());
+    let Traffic { capture, frames, synth, apps, .. } = &scenario.traffic;
+    match (capture.is_some(), !frames.is_empty(), !synth.is_empty()) {
+        (false, false, false) if apps.is_empty() => {
+            return Err("`traffic` names neither a `capture` nor `frames` nor `synth` nor `apps`".to_owned());
         }
-        (capture, frames) if !scenario.traffic.apps.is_empty() && (capture.is_some() || !frames) => {
-            return Err("`traffic` names `apps` beside a `capture` or `frames`: keep one".to_owned());
-        }
-        (Some(_), false) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
+        (false, false, false) => {}
+        _ if !apps.is_empty() => return Err("`traffic` names `apps` beside other traffic: keep one".to_owned()),
+        (true, true, _) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
+        (_, true, true) => return Err("`traffic` names both `frames` and `synth`: keep one".to_owned()),
         _ => {}
     }
     for frame in &scenario.traffic.frames {
@@ -337,8 +354,16 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     if scenario.snapshot.wire_differs.is_some() && !both_modes().iter().all(|mode| scenario.modes.contains(mode)) {
         return Err("`snapshot.wire_differs` needs both `lockstep` and `wire` in `modes`".to_owned());
     }
+    if let Some(condition) = scenario.holds.iter().find(|condition| condition.differing_kernels().is_some()) {
+        return Err(format!("`holds` is about one kernel, and `{}` compares two", condition.text()));
+    }
     variant::validate(&scenario.snapshot.variants, &scenario.modes)?;
-    scenario.topology.validate().map_err(|error| error.to_string())
+    scenario.topology.validate().map_err(|error| error.to_string())?;
+    let hosts = scenario.hosts();
+    for one in synth {
+        one.frames_among(&hosts).map_err(|error| format!("`traffic.synth`: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Applications talk to the kernel's own stacks, at both ends.
@@ -389,7 +414,13 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_said() {
-        assert!(error("purpose = \"p\"\n[traffic]\n").contains("neither a `capture` nor `frames` nor `apps`"));
+        assert!(error("purpose = \"p\"\n[traffic]\n").contains("neither a `capture` nor `frames`"));
+        let both = "purpose = \"p\"\n[[traffic.frames]]\nhex = \"0a\"\n[[traffic.synth]]\nname = \"land\"\n";
+        assert!(error(both).contains("both `frames` and `synth`"));
+        let name = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"sin-flood\"\n");
+        assert!(name.contains("did you mean `syn-flood`?"), "{name}");
+        let host = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"land\"\ntargets = [\"sever\"]\n");
+        assert!(host.contains("did you mean `server`?"), "{host}");
         assert!(error(&format!("{SOUND}[snapshot]\nomit = [\"flow\"]\n")).contains("no section"));
         let odd = error("purpose = \"p\"\n[[traffic.frames]]\nhex = \"0a b\"\n");
         assert!(odd.contains("odd number"), "{odd}");

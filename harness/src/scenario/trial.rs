@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::variant::Variant;
 use super::{Expectation, Failure, Found, Mode, expect, judge};
 use crate::apps::AppSpec;
-use crate::capture::{self, Writer};
+use crate::capture::{self, SidesPolicy, Writer};
 use crate::coverage::{self, ProgramCoverage};
 use crate::kernel::probe::{self, Build, Requirement, Unmet};
 use crate::object::Clock;
@@ -20,9 +21,7 @@ use crate::run::{self, AppsPlan, Plan, RunError, Step};
 use crate::scenario::spec::Programs;
 use crate::snapshot;
 use crate::subject::{SubjectError, source};
-
-/// Time of the first written-out frame: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
-const FRAMES_START_NS: u64 = 1_767_225_600_000_000_000;
+use crate::synth;
 
 /// What a trial saw.
 #[derive(Debug)]
@@ -190,6 +189,12 @@ impl Trial {
             .into_iter()
             .filter_map(|(path, expectation)| expect::check(&value, path, expectation).err())
             .collect();
+        let broken = self.found.scenario.holds.iter().filter(|condition| !condition.holds(&value));
+        failures.extend(broken.map(|condition| Failure {
+            path: "holds".to_owned(),
+            expected: condition.text().to_owned(),
+            found: "that it does not hold".to_owned(),
+        }));
         failures.extend(self.provenance(&document.capture.sha256));
         failures.extend(document.apps.iter().filter_map(|app| {
             let (path, expected) = (format!("apps.{}", app.name), "its own end, as declared".to_owned());
@@ -260,6 +265,7 @@ impl Trial {
         let scenario = &self.found.scenario;
         let traffic = &scenario.traffic;
         let capture = match self.found.capture(&self.root) {
+            capture if !traffic.synth.is_empty() => self.write_synth(artefacts, capture.as_deref())?,
             Some(capture) => capture,
             None => self.write_frames(artefacts)?,
         };
@@ -269,7 +275,7 @@ impl Trial {
             options: capture::Options {
                 filter: traffic.filter.clone(),
                 limit: traffic.limit,
-                sides: traffic.sides.clone(),
+                sides: self.sides(),
                 oversize: traffic.oversize,
                 truncated: traffic.truncated,
                 checksums: traffic.checksums,
@@ -282,6 +288,15 @@ impl Trial {
             clock: traffic.clock.unwrap_or(Clock::Capture),
             artefacts: Some(artefacts.to_owned()),
         })
+    }
+
+    /// Made-up senders may be anyone's: which end their packets enter, MAC addresses say, unless a capture has its own.
+    fn sides(&self) -> SidesPolicy {
+        let traffic = &self.found.scenario.traffic;
+        match traffic.sides {
+            SidesPolicy::Auto if !traffic.synth.is_empty() && traffic.capture.is_none() => SidesPolicy::Mac,
+            ref sides => sides.clone(),
+        }
     }
 
     /// The programs, objects under test by their paths: beside the scenario, compiled if their source is newer.
@@ -298,9 +313,13 @@ impl Trial {
     /// What is missing or wrong about the origin of a capture that stands beside the scenario.
     fn provenance(&self, sha256: &str) -> Vec<Failure> {
         let own = self.found.scenario.traffic.capture.as_ref().map(|name| self.found.folder.join(name));
-        if !own.is_some_and(|path| path.exists()) {
-            return Vec::new();
-        }
+        let Some(own) = own.filter(|path| path.exists()) else { return Vec::new() };
+        // With made-up traffic over it, another file is played.
+        let sha256 = if self.found.scenario.traffic.synth.is_empty() {
+            sha256.to_owned()
+        } else {
+            std::fs::read(&own).map_or_else(|_| String::new(), |bytes| hex(&Sha256::digest(bytes)))
+        };
         let provenance = self.found.scenario.provenance.clone().unwrap_or_default();
         let failure = |field: &str, expected: &str, found: &str| Failure {
             path: format!("provenance.{field}"),
@@ -313,9 +332,19 @@ impl Trial {
             .map(|field| failure(field, "a text: where a capture comes from is part of it", "nothing"))
             .collect();
         if provenance.sha256 != sha256 {
-            failures.push(failure("sha256", sha256, &provenance.sha256));
+            failures.push(failure("sha256", &sha256, &provenance.sha256));
         }
         failures
+    }
+
+    /// Traffic of the catalogue becomes a capture like any other, with the scenario's own capture underneath.
+    fn write_synth(&self, folder: &Path, capture: Option<&Path>) -> Result<PathBuf, RunError> {
+        let path = folder.join("synth.pcapng");
+        let failed = |source| RunError::Artefact { path: folder.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let scenario = &self.found.scenario;
+        synth::write(&scenario.traffic.synth, &scenario.hosts(), capture, &path, &mut |_| true)?;
+        Ok(path)
     }
 
     /// Frames written out in the scenario become a capture like any other.
@@ -324,7 +353,7 @@ impl Trial {
         let failed = |source| RunError::Artefact { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let mut writer = Writer::create(&path)?;
-        let mut time_ns = FRAMES_START_NS;
+        let mut time_ns = synth::START_NS;
         for frame in &self.found.scenario.traffic.frames {
             // Validated when the scenario was read.
             let bytes = frame.bytes().unwrap_or_default();
@@ -336,4 +365,8 @@ impl Trial {
         writer.finish()?;
         Ok(path)
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DEFAULT_MTU, EndSpec, Impairment, InvalidTopology, Problem, Topology, XDP_MAX_MTU, presets};
 
@@ -12,7 +12,7 @@ use super::{DEFAULT_MTU, EndSpec, Impairment, InvalidTopology, Problem, Topology
 const TWO_TAGS: u32 = 8;
 
 /// A preset by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {

@@ -8,6 +8,7 @@ mod hostile;
 mod kernels;
 mod machine;
 mod matrix;
+mod minimize;
 mod processes;
 mod replay;
 mod report;
