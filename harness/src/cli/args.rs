@@ -67,6 +67,8 @@ pub enum Command {
     List(ListArgs),
     /// Measure what the suite's programs cost the verifier of the running kernel.
     Costs(CostsArgs),
+    /// Run a command on a host of a topology and record what passes the device under test.
+    Record(super::record::RecordArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
     /// Make a capture as small as a condition over what is seen lets it.
@@ -236,6 +238,13 @@ pub struct RunArgs {
     /// and JSON into this folder.
     #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
     pub coverage: Option<PathBuf>,
+    /// Record what passes the device under test, of one scenario with applications, as pcapng with what was seen as
+    /// comments.
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub record: Option<PathBuf>,
+    /// Execute no applications: scenarios that have some are refused. `bpflab list` shows what a scenario executes.
+    #[arg(long)]
+    pub no_exec: bool,
     /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
     #[arg(long)]
     pub watch: bool,

@@ -20,6 +20,7 @@ mod kernels;
 mod matrix;
 mod minimize;
 mod new;
+mod record;
 mod replay;
 pub mod report;
 mod run;
@@ -105,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
+        Command::Record(args) => record::record(&args),
         Command::Minimize(args) => minimize::minimize(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),

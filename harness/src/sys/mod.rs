@@ -17,6 +17,7 @@ mod map;
 mod memory;
 mod mount;
 mod packet;
+mod ring;
 mod statistics;
 mod thread;
 
@@ -44,6 +45,7 @@ pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
 pub use mount::with_private_mount;
 pub use packet::{SEND_BATCH, packet_receiver, packet_sender, receive_frame, send_frames, set_receive_buffer};
+pub use ring::{PacketRing, RingPacket};
 pub use statistics::{enable_statistics, program_runs};
 pub use thread::{
     Pinned, Urgent, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable,
