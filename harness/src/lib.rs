@@ -30,6 +30,7 @@ pub mod object;
 pub mod observation;
 pub mod pool;
 pub mod record;
+pub mod recorder;
 pub mod report;
 pub mod rows;
 pub mod run;

@@ -22,6 +22,9 @@ const EPHEMERAL: u16 = 32_768;
 pub struct Rules {
     /// Sections left out, by the name of their heading.
     pub omit: Vec<String>,
+    /// Whether real stacks and applications made the packets: then times, and the counts that depend on how segments
+    /// happened to be cut and acknowledged, are left out.
+    pub real_stacks: bool,
     /// Literal texts and what stands for them, applied last.
     pub replace: Vec<(String, String)>,
 }
@@ -33,14 +36,19 @@ pub const SECTIONS: [&str; 12] =
 /// Renders `observation` under `rules`.
 #[must_use]
 pub fn render(observation: &Observation, rules: &Rules) -> String {
-    let mut names = Names::default();
+    let mut names = Names { real_stacks: rules.real_stacks, ..Names::default() };
     let mut text = String::new();
     for section in SECTIONS.iter().filter(|name| !rules.omit.iter().any(|omitted| omitted == *name)) {
         let lines = match *section {
+            "ledger" if rules.real_stacks => Vec::new(),
             "ledger" => ledger(observation),
+            "hooks" if rules.real_stacks => Vec::new(),
             "hooks" => hooks(observation),
             "flows" => observation.flows.iter().map(|flow| flow_line(flow, &mut names)).collect(),
-            "tcp" => observation.tcp.as_ref().map_or_else(Vec::new, |tcp| tcp_lines(tcp, &mut names)),
+            "tcp" => observation.tcp.as_ref().map_or_else(Vec::new, |tcp| match rules.real_stacks {
+                true => tcp.connections.iter().map(|connection| connection_line(connection, &mut names)).collect(),
+                false => tcp_lines(tcp, &mut names),
+            }),
             "drops" => drops(observation, &mut names),
             "icmp" => observation.icmp_errors.iter().map(|error| icmp_line(error, &mut names)).collect(),
             "malformed" => observation.malformed.iter().map(|(kind, count)| format!("{kind}: {count}")).collect(),
@@ -70,6 +78,8 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
 /// Numbers ephemeral ports by first appearance.
 #[derive(Default)]
 struct Names {
+    /// See [`Rules::real_stacks`].
+    real_stacks: bool,
     ports: HashMap<String, usize>,
 }
 
@@ -83,6 +93,11 @@ impl Names {
         let next = self.ports.len() + 1;
         let number = *self.ports.entry(endpoint.to_owned()).or_insert(next);
         format!("{address}:#{number}")
+    }
+
+    /// The decade of a time, where it says something about what was tested.
+    fn time(&self, us: Option<f64>) -> &'static str {
+        if self.real_stacks && us.is_some() { "some time" } else { bucket(us) }
     }
 
     /// A `proto a > b` line of the drop table.
@@ -144,14 +159,10 @@ fn both(counts: PerDirection) -> String {
 }
 
 fn flow_line(flow: &Flow, names: &mut Names) -> String {
-    let mut line = format!(
-        "{} {} > {}: packets {}, bytes {}",
-        flow.proto,
-        names.endpoint(&flow.a),
-        names.endpoint(&flow.b),
-        both(flow.packets),
-        both(flow.bytes)
-    );
+    let mut line = format!("{} {} > {}", flow.proto, names.endpoint(&flow.a), names.endpoint(&flow.b));
+    if !names.real_stacks {
+        let _ = write!(line, ": packets {}, bytes {}", both(flow.packets), both(flow.bytes));
+    }
     if !flow.vlans.is_empty() {
         let tags: Vec<String> = flow.vlans.iter().map(u16::to_string).collect();
         let _ = write!(line, ", vlan {}", tags.join("."));
@@ -186,7 +197,7 @@ fn tcp_lines(tcp: &Tcp, names: &mut Names) -> Vec<String> {
             "handshake {} > {}: {}{}",
             names.endpoint(&handshake.client),
             names.endpoint(&handshake.server),
-            bucket(Some(handshake.rtt_us)),
+            names.time(Some(handshake.rtt_us)),
             if handshake.syn_retries > 0 { format!(", syn retries {}", handshake.syn_retries) } else { String::new() },
         ));
     }
@@ -230,6 +241,9 @@ fn connection_line(connection: &Connection, names: &mut Names) -> String {
     );
     if let Some(side) = &connection.reset_by {
         let _ = write!(line, " by {side}");
+    }
+    if names.real_stacks {
+        return line;
     }
     let _ = write!(line, ", payload {}", both(connection.payload));
     let counts = [
@@ -292,7 +306,7 @@ fn dns(observation: &Observation, names: &mut Names) -> Vec<String> {
                 dns.kind,
                 dns.rcode.as_deref().unwrap_or("unanswered"),
                 dns.answers,
-                bucket(dns.latency_us)
+                names.time(dns.latency_us)
             );
             if dns.truncated {
                 line.push_str(", truncated");
@@ -320,7 +334,7 @@ fn http(observation: &Observation, names: &mut Names) -> Vec<String> {
                 http.path,
                 http.version,
                 http.status.map_or_else(|| "unanswered".to_owned(), |status| status.to_string()),
-                bucket(http.latency_us)
+                names.time(http.latency_us)
             );
             if http.pipelined {
                 line.push_str(", pipelined");
@@ -346,7 +360,7 @@ fn tls(observation: &Observation, names: &mut Names) -> Vec<String> {
                 tls.alpn.as_deref().unwrap_or("-"),
                 tls.version.as_deref().unwrap_or("-"),
                 tls.cipher.as_deref().unwrap_or("-"),
-                bucket(tls.latency_us)
+                names.time(tls.latency_us)
             );
             if let Some(cut) = &tls.cut {
                 let _ = write!(line, ", cut: {cut}");
@@ -439,7 +453,7 @@ mod tests {
             icmp_errors: vec![error],
             ..Observation::default()
         };
-        let rules = Rules { omit: vec!["ledger".to_owned()], replace: Vec::new() };
+        let rules = Rules { omit: vec!["ledger".to_owned()], ..Rules::default() };
         let expected = "drops
   NO_SOCKET on dut: udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
   SOCKET_RCVBUFF (socket_buffer) on dut: udp 10.0.0.1:#1 > 10.0.0.2:53 x 2
@@ -485,7 +499,7 @@ icmp
     #[test]
     fn losses_cannot_be_hidden() {
         let observation = Observation { losses: [("flows.FLOWS".to_owned(), 3)].into(), ..Observation::default() };
-        let rules = Rules { omit: SECTIONS.map(str::to_owned).to_vec(), replace: Vec::new() };
+        let rules = Rules { omit: SECTIONS.map(str::to_owned).to_vec(), ..Rules::default() };
         assert_eq!(render(&observation, &rules), "losses\n  flows.FLOWS: 3\n");
     }
 }

@@ -1,15 +1,17 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
 //! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
-//! the kernel matrix and nothing else, `-- --rows` the decoding of maps, `-- --synth` the making of traffic and nothing
-//! else.
+//! the kernel matrix and nothing else, `-- --rows` the decoding of maps, `-- --synth` the making of traffic, `-- --engine` how
+//! fast and how evenly frames are sent, each of them and nothing else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
 
+mod engine;
 mod frames;
 mod guests;
 mod lockstep;
 mod memory;
+mod pacing;
 mod programs;
 mod report;
 mod rows;
@@ -104,9 +106,17 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let captures = frames::captures()?;
+    if has("--engine") {
+        engine::run(&mut report, &captures, effort)?;
+        pacing::run(&mut report, &captures, effort)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     lockstep::run(&mut report, &captures, effort)?;
     programs::run(&mut report, effort)?;
     wire::run(&mut report, &captures, effort)?;
+    engine::run(&mut report, &captures, effort)?;
+    pacing::run(&mut report, &captures, effort)?;
     rows::run(&mut report, effort.rounds)?;
     synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
     if effort.memory {

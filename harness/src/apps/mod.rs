@@ -12,6 +12,8 @@ mod output;
 mod ports;
 mod process;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;

@@ -127,9 +127,10 @@ impl StopSignal {
 }
 
 impl AppSpec {
-    /// The programs that must be installed, by name or path.
+    /// The programs that must be installed, by name or path; one of its own files is none.
     pub fn tools(&self) -> impl Iterator<Item = &str> {
-        self.command.first().map(String::as_str).into_iter().chain(self.needs.iter().map(String::as_str))
+        let program = self.command.first().map(String::as_str).filter(|program| !program.starts_with('{'));
+        program.into_iter().chain(self.needs.iter().map(String::as_str))
     }
 
     /// `name on host: command`, as a person is told what is executed.

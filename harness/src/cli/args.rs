@@ -16,7 +16,7 @@ use crate::subject::{AttachSetup, Loader};
 use crate::suite::Family;
 use crate::vm::protocol::Mishap;
 use crate::vm::runner::Runner;
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
@@ -46,6 +46,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Make traffic out of the catalogue of attacks, loads and transactions, into a capture or onto a topology.
     Synth(super::synth::SynthArgs),
+    /// Send a capture at the highest rate that the link takes, and count at both ends.
+    Flood(super::flood::FloodArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
     /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.
@@ -65,6 +67,8 @@ pub enum Command {
     List(ListArgs),
     /// Measure what the suite's programs cost the verifier of the running kernel.
     Costs(CostsArgs),
+    /// Run a command on a host of a topology and record what passes the device under test.
+    Record(super::record::RecordArgs),
     /// Make a scenario folder from a capture, with a pending snapshot.
     New(NewArgs),
     /// Make a capture as small as a condition over what is seen lets it.
@@ -103,6 +107,9 @@ pub struct ReplayArgs {
     /// How long a packet waits for what it acknowledges in live mode, seconds.
     #[arg(long, value_name = "SECONDS", requires = "live")]
     pub deadline: Option<f64>,
+    /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineChoice,
     /// Programs to load, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub programs: Vec<Family>,
@@ -231,6 +238,13 @@ pub struct RunArgs {
     /// and JSON into this folder.
     #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
     pub coverage: Option<PathBuf>,
+    /// Record what passes the device under test, of one scenario with applications, as pcapng with what was seen as
+    /// comments.
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub record: Option<PathBuf>,
+    /// Execute no applications: scenarios that have some are refused. `bpflab list` shows what a scenario executes.
+    #[arg(long)]
+    pub no_exec: bool,
     /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
     #[arg(long)]
     pub watch: bool,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::apps;
 use crate::record::Outcome;
 use crate::run::Step;
 use crate::vm::matrix;
@@ -38,6 +39,10 @@ impl Progress {
             Step::Build { topology } => format!("building topology {topology}"),
             Step::Frames { done, of } => return self.frames(*done, *of),
             Step::Flows { done, of } => format!("{done} of {of} conversations are over"),
+            Step::App { at: apps::Progress::Waiting } => return,
+            Step::App { at: apps::Progress::Started(app) } => format!("{app} runs"),
+            Step::App { at: apps::Progress::Ready(app) } => format!("{app} is ready"),
+            Step::App { at: apps::Progress::Ended(app) } => format!("{app} has ended"),
             Step::Collect => "reading maps".to_owned(),
         };
         if let Some(bar) = &self.bar {

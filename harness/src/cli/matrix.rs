@@ -104,10 +104,11 @@ pub fn inner_loop(trials: &[Trial], args: &RunArgs) -> Result<Exit, Failure> {
         bring: &BringArgs::default(),
         kernels: if whole { &[] } else { &args.kernel },
         guests: &args.guests,
-        runner: args.guests.runner.unwrap_or(Runner::Fast),
+        runner: args.guests.runner.unwrap_or_else(|| runner_for(trials)),
         costs: false,
         quiet: args.quiet,
     };
+    tell_of_apps(trials, job.runner);
     let (matrix, _) = job.run()?;
     if let Some(file) = &args.output {
         let records = matrix.kernels.iter().flat_map(|run| &run.records);
@@ -118,6 +119,23 @@ pub fn inner_loop(trials: &[Trial], args: &RunArgs) -> Result<Exit, Failure> {
     }
     report::print(&terminal::render(&matrix, report::layout(args.quiet)));
     Ok(report::exit(&matrix, &ExitOn::default()))
+}
+
+/// The runner of single kernels where none is named: the quick one, whose guests have what the lab needs and nothing
+/// else; where applications are executed the other, whose guests see all of this machine.
+fn runner_for(trials: &[Trial]) -> Runner {
+    if trials.iter().any(|trial| !trial.executes().is_empty()) { Runner::Vng } else { Runner::Fast }
+}
+
+/// Says why applications are not to be had in guests that are asked for by name.
+fn tell_of_apps(trials: &[Trial], runner: Runner) {
+    let count = trials.iter().filter(|trial| !trial.executes().is_empty()).count();
+    if count > 0 && runner == Runner::Fast {
+        eprintln!(
+            "bpflab: guests of the runner fast have no applications, which {count} of the scenarios execute; those of \
+             vng see this machine's"
+        );
+    }
 }
 
 /// Runs `trials` of the folder `scenarios` on the kernels of those names, without a word.

@@ -10,6 +10,7 @@ mod display;
 mod doctor;
 mod exec;
 mod exec_hint;
+mod flood;
 mod guest;
 mod guests;
 mod impair;
@@ -19,6 +20,7 @@ mod kernels;
 mod matrix;
 mod minimize;
 mod new;
+mod record;
 mod replay;
 pub mod report;
 mod run;
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
     console::set_colors_enabled(console::colors_enabled() && console::user_attended());
     let result = match args.command {
         Command::Replay(args) => replay::replay(&args),
+        Command::Flood(args) => flood::flood(&args),
         Command::Run(args) => run::run(&args),
         Command::Matrix(args) => matrix::matrix(&args),
         // Its exit code is the command's own.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::List(args) => run::list(&args),
+        Command::Record(args) => record::record(&args),
         Command::Minimize(args) => minimize::minimize(&args),
         Command::New(args) => new::new(&args),
         Command::Report(args) => report::report(&args),

@@ -23,6 +23,7 @@ use crate::snapshot;
 use crate::subject::{Setup, source};
 use crate::suite::Family;
 use crate::topology::TopologyChoice;
+use crate::wire::EngineChoice;
 use crate::wire::WireError;
 
 /// Runs the capture and prints the report; again after each change of an object under test, if that is wanted, and then
@@ -146,6 +147,7 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
         ("--topology", args.topology != DEFAULT_TOPOLOGY),
         ("--impair", !args.impair.is_empty()),
         ("--speed", args.speed.is_some()),
+        ("--engine", args.engine != EngineChoice::Auto),
         ("--clock", args.clock != ClockArg::Capture),
         ("--programs sockets", args.programs.contains(&Family::Sockets)),
         ("--programs latency", args.programs.contains(&Family::Latency)),
@@ -196,6 +198,7 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
         topology,
         speed: args.speed.unwrap_or_default(),
         live,
+        engine: args.engine,
         clock: args.clock.into(),
         artefacts: args.artefacts.clone(),
     })

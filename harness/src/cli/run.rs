@@ -11,7 +11,7 @@ use super::coverage::Coverage;
 use super::{Exit, Failure, matrix, watch};
 use crate::record::{Outcome, Record};
 use crate::run::RunError;
-use crate::scenario::judge::judge;
+use crate::scenario::judge::{judge, kernel_summary};
 use crate::scenario::trial::{COVERAGE, Trial};
 use crate::scenario::{Found, Mode};
 
@@ -70,17 +70,29 @@ fn once(args: &RunArgs) -> Result<Exit, Failure> {
         return Ok(nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
     }
     if !args.kernel.is_empty() {
-        return matrix::inner_loop(&trials, args);
+        for trial in &trials {
+            if let Some(record) = refused(trial, args.no_exec) {
+                show(trial, &record, args);
+            }
+        }
+        trials.retain(|trial| refused(trial, args.no_exec).is_none());
+        return if trials.is_empty() { Ok(Exit::Unavailable) } else { matrix::inner_loop(&trials, args) };
     }
     let mut output = args.output.as_ref().map(std::fs::File::create).transpose().map_err(|source| {
         let path = args.output.clone().unwrap_or_default();
         Failure::invalid(&RunError::Artefact { path, source })
     })?;
+    if let Some(path) = &args.record {
+        record_one(&mut trials, path)?;
+    }
     let mut counts = Counts { left: trials.len(), ..Counts::default() };
     let mut coverage = args.coverage.as_deref().map(Coverage::new);
     for trial in &mut trials {
         trial.coverage = coverage.is_some();
-        let record = record(trial, coverage.as_mut())?;
+        let record = match refused(trial, args.no_exec) {
+            Some(record) => record,
+            None => record(trial, coverage.as_mut())?,
+        };
         counts.add(record.result);
         show(trial, &record, args);
         if let Some(file) = &mut output {
@@ -94,9 +106,10 @@ fn once(args: &RunArgs) -> Result<Exit, Failure> {
     if counts.left > 0 {
         println!("interrupted: {} not run", counts.left);
     }
+    let refused = if counts.refused > 0 { format!(", {} refused", counts.refused) } else { String::new() };
     let differs = if counts.differs > 0 { format!(", {} differ as declared", counts.differs) } else { String::new() };
     println!(
-        "{} passed{differs}, {} failed, {} unsupported, {} lab failures",
+        "{} passed{differs}, {} failed, {} unsupported{refused}, {} lab failures",
         counts.passed, counts.failed, counts.unsupported, counts.lab
     );
     if let Some(coverage) = coverage {
@@ -117,6 +130,8 @@ struct Counts {
     differs: u64,
     failed: u64,
     unsupported: u64,
+    /// By `--no-exec`.
+    refused: u64,
     lab: u64,
 }
 
@@ -127,8 +142,8 @@ impl Counts {
             Outcome::Passed => self.passed += 1,
             Outcome::Differs => self.differs += 1,
             Outcome::Failed => self.failed += 1,
-            // Scenarios are never skipped.
-            Outcome::Unsupported | Outcome::Skipped => self.unsupported += 1,
+            Outcome::Unsupported => self.unsupported += 1,
+            Outcome::Skipped => self.refused += 1,
             Outcome::LabFailure => self.lab += 1,
         }
     }
@@ -143,6 +158,37 @@ impl Counts {
             _ => Exit::Passed,
         }
     }
+}
+
+/// Has the one selected trial of real applications recorded.
+fn record_one(trials: &mut [Trial], path: &Path) -> Result<(), Failure> {
+    match trials {
+        [trial] if !trial.executes().is_empty() => {
+            trial.record = Some(path.to_owned());
+            Ok(())
+        }
+        _ => Err(Failure {
+            exit: Exit::Invalid,
+            message: format!(
+                "--record goes with one scenario of applications, and {} trials are selected; of others, a run keeps \
+                 what was offered and received with its artefacts",
+                trials.len()
+            ),
+        }),
+    }
+}
+
+/// The record of a trial that `--no-exec` forbids: it is skipped, which says what it would have executed, and neither
+/// passes nor fails.
+fn refused(trial: &Trial, no_exec: bool) -> Option<Record> {
+    let executes = trial.executes();
+    if !no_exec || executes.is_empty() {
+        return None;
+    }
+    let mut record = Record::new(&trial.found.name, trial.mode, kernel_summary());
+    record.result = Outcome::Skipped;
+    record.reasons = executes.into_iter().map(|app| format!("refused (--no-exec): executes {app}")).collect();
+    Some(record)
 }
 
 /// Runs one trial; a failed one leaves its artefacts.
@@ -185,7 +231,7 @@ fn show(trial: &Trial, record: &Record, args: &RunArgs) {
         Outcome::Differs => ("differs    ", Style::new().cyan()),
         Outcome::Failed => ("failed     ", Style::new().red().bold()),
         Outcome::Unsupported => ("unsupported", Style::new().yellow()),
-        Outcome::Skipped => ("skipped    ", Style::new().yellow()),
+        Outcome::Skipped => ("refused    ", Style::new().yellow()),
         Outcome::LabFailure => ("lab failure", Style::new().red().bold()),
     };
     if args.quiet && matches!(record.result, Outcome::Passed | Outcome::Differs | Outcome::Unsupported) {
@@ -223,6 +269,7 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
                 "scenario": trial.found.name,
                 "mode": trial.mode,
                 "purpose": trial.found.scenario.purpose,
+                "executes": trial.executes(),
                 "unsupported": unmet,
             })
         })
@@ -236,6 +283,9 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
         let modes: Vec<String> = scenario.iter().map(|trial| trial.mode.to_string()).collect();
         let Found { name, scenario: spec, .. } = &scenario[0].found;
         println!("{name:<width$}  {:<13}  {}", modes.join(" "), spec.purpose);
+        for app in scenario[0].executes() {
+            println!("{:<width$}  executes {app}", "");
+        }
         for trial in scenario {
             for unmet in trial.unmet() {
                 println!("{:<width$}  {} is unsupported here: {unmet}", "", trial.mode);

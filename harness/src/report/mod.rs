@@ -7,6 +7,7 @@ pub mod terminal;
 
 use serde::{Deserialize, Serialize};
 
+use crate::apps::AppOutcome;
 use crate::coverage::ProgramCoverage;
 use crate::observation::Observation;
 
@@ -93,6 +94,9 @@ pub struct Document {
     /// Everything seen.
     #[serde(flatten)]
     pub observation: Observation,
+    /// What became of the applications that made the traffic, in the order of the scenario.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppOutcome>,
     /// What programs under test reached, if that was counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub coverage: Vec<ProgramCoverage>,

@@ -64,7 +64,29 @@ fn both(counts: PerDirection) -> String {
     format!("{} / {}", counts.a_to_b, counts.b_to_a)
 }
 
+/// The applications, with how they ended.
+fn apps(page: &mut Page, document: &Document) {
+    for (index, app) in document.apps.iter().enumerate() {
+        let ready = app.ready_ms.map_or_else(String::new, |ms| format!(", ready after {ms} ms"));
+        let text = format!("{} on {}{ready}, {} after {} ms", app.name, app.host, app.end, app.duration_ms);
+        page.field(if index == 0 { "traffic" } else { "" }, text);
+        if let Some(problem) = &app.problem {
+            let text = page.bad(problem);
+            page.field("", text);
+        }
+    }
+}
+
 fn header(page: &mut Page, document: &Document) {
+    if document.apps.is_empty() {
+        capture(page, document);
+    } else {
+        apps(page, document);
+    }
+    run_lines(page, document);
+}
+
+fn capture(page: &mut Page, document: &Document) {
     let capture = &document.capture;
     page.field(
         "capture",
@@ -82,6 +104,9 @@ fn header(page: &mut Page, document: &Document) {
         let text = page.warn(&finding.message);
         page.field("", text);
     }
+}
+
+fn run_lines(page: &mut Page, document: &Document) {
     page.field("kernel", format!("{} {}", document.kernel.release, document.kernel.machine));
     let place = document.topology.as_ref().map_or_else(String::new, |name| format!(", topology {name}"));
     page.field("mode", format!("{}{place}: {}", document.mode, document.mode_reason));

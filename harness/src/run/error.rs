@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::apps::AppsError;
 use crate::capture::CaptureError;
 use crate::kernel::probe;
 use crate::live::LiveError;
 use crate::lockstep::LockstepError;
 use crate::object::{ObjectError, Refusal};
+use crate::recorder::RecorderError;
 use crate::subject::{LoadError, SubjectError};
 use crate::suite::protocols::ProtocolsError;
 use crate::synth;
@@ -43,6 +45,12 @@ pub enum RunError {
     /// Live mode failed.
     #[error(transparent)]
     Live(#[from] LiveError),
+    /// Applications could not be played.
+    #[error(transparent)]
+    Apps(#[from] AppsError),
+    /// The traffic could not be recorded.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     /// Traffic could not be made.
     #[error(transparent)]
     Synth(#[from] synth::WriteError),
@@ -63,8 +71,12 @@ impl RunError {
     pub fn is_invalid_input(&self) -> bool {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
-            || matches!(self, Self::Wire(WireError::Frames(_)) | Self::Synth(_))
+            || matches!(self, Self::Wire(WireError::Frames(_) | WireError::Engine { .. }) | Self::Synth(_))
             || matches!(self, Self::Live(LiveError::Topology { .. } | LiveError::Nothing { .. }))
+            || matches!(
+                self,
+                Self::Apps(AppsError::Invalid { .. } | AppsError::Early { .. } | AppsError::NeverReady { .. })
+            )
             || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
             || matches!(
                 self,

@@ -2,7 +2,9 @@
 //!
 //! The runner never prints. It reports typed steps to its caller and returns a [`Document`].
 
+mod apps;
 mod error;
+mod flood;
 mod live;
 mod load;
 mod lockstep;
@@ -18,16 +20,18 @@ use crate::capture::{self, Frames, Survey};
 use crate::kernel::{self, probe};
 use crate::live::LiveOptions;
 use crate::object::Clock;
-use crate::pool::Pool;
+use crate::pool::{Key, Pool};
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
-use crate::suite;
+use crate::suite::{self, Observer};
 use crate::topology::TopologyChoice;
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 use load::load;
 use tee::Tee;
 
+pub use apps::{AppsPlan, run_apps};
 pub use error::RunError;
+pub use flood::{FloodDocument, flood};
 
 /// Everything that decides a run.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct Plan {
     pub topology: TopologyChoice,
     /// Pace of wire mode.
     pub speed: Speed,
+    /// What sends in wire mode.
+    pub engine: EngineChoice,
     /// Clock of the analysis in wire mode.
     pub clock: Clock,
     /// How live mode plays the capture.
@@ -90,6 +96,11 @@ pub enum Step<'a> {
         done: u64,
         /// All.
         of: u64,
+    },
+    /// Applications run.
+    App {
+        /// How far they have come.
+        at: crate::apps::Progress<'a>,
     },
     /// Reads maps and counters.
     Collect,
@@ -142,8 +153,20 @@ pub fn run_with(
         Mode::Live => live::run(plan, &mut analyzers, &mut offered, stop, step, &mut document)?,
     }
     offered.finish()?;
+    collect(pool, keys, analyzers, offered.first_ns.unwrap_or_default(), step, &mut document)?;
+    Ok(document)
+}
+
+/// Reads what the programs have seen, and gives them back. Times are told from `start_ns` on.
+fn collect(
+    pool: &Pool,
+    keys: Vec<Key>,
+    mut analyzers: Vec<Box<dyn Observer>>,
+    start_ns: u64,
+    step: &mut dyn FnMut(Step<'_>),
+    document: &mut Document,
+) -> Result<(), RunError> {
     step(Step::Collect);
-    let start_ns = offered.first_ns.unwrap_or_default();
     for analyzer in &mut analyzers {
         analyzer.finish(start_ns, &mut document.observation)?;
     }
@@ -157,8 +180,8 @@ pub fn run_with(
         pool.give_back(key, analyzer);
     }
     suite::sort_drops(&mut document.observation.drops);
-    reconcile(&mut document);
-    Ok(document)
+    reconcile(document);
+    Ok(())
 }
 
 /// Some losses of the drop table are of the whole machine: calls that the kernel skipped, and packets of no known

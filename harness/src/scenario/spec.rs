@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::variant::{self, Variant};
 use super::{Expectation, ScenarioError, hint};
+use crate::apps::{self, AppSpec};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::condition::Condition;
 use crate::kernel::probe::{Requirement, RunMode};
@@ -19,7 +20,7 @@ use crate::suite::{
     sockets::SocketsSettings, tcp_state::TcpStateSettings,
 };
 use crate::synth;
-use crate::topology::{DEFAULT_MTU, TopologyChoice};
+use crate::topology::{DEFAULT_MTU, Preset, TopologyChoice};
 use crate::wire::Speed;
 
 /// How traffic meets the programs.
@@ -110,6 +111,10 @@ pub struct Traffic {
     /// Single frames written out, instead of a capture.
     #[serde(default)]
     pub frames: Vec<Frames>,
+    /// Real applications on hosts of the topology, instead of a capture; in live mode. On the preset `router` unless the
+    /// topology says otherwise.
+    #[serde(default)]
+    pub apps: Vec<AppSpec>,
     /// Traffic of the catalogue (`bpflab synth --list`), alone or, from its first packet on, over the capture.
     #[serde(default)]
     pub synth: Vec<synth::Spec>,
@@ -304,6 +309,7 @@ impl SnapshotRules {
     pub fn rules(&self) -> snapshot::Rules {
         snapshot::Rules {
             omit: self.omit.clone(),
+            real_stacks: false,
             replace: self.replace.iter().map(|one| (one.from.clone(), one.to.clone())).collect(),
         }
     }
@@ -326,9 +332,13 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     if scenario.modes.is_empty() {
         return Err("`modes` is empty: name `lockstep`, `wire`, `live`, or several of them".to_owned());
     }
-    let Traffic { capture, frames, synth, .. } = &scenario.traffic;
+    let Traffic { capture, frames, synth, apps, .. } = &scenario.traffic;
     match (capture.is_some(), !frames.is_empty(), !synth.is_empty()) {
-        (false, false, false) => return Err("`traffic` names neither a `capture` nor `frames` nor `synth`".to_owned()),
+        (false, false, false) if apps.is_empty() => {
+            return Err("`traffic` names neither a `capture` nor `frames` nor `synth` nor `apps`".to_owned());
+        }
+        (false, false, false) => {}
+        _ if !apps.is_empty() => return Err("`traffic` names `apps` beside other traffic: keep one".to_owned()),
         (true, true, _) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
         (_, true, true) => return Err("`traffic` names both `frames` and `synth`: keep one".to_owned()),
         _ => {}
@@ -337,6 +347,7 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
     for frame in &scenario.traffic.frames {
         frame.bytes()?;
     }
+    validate_apps(scenario)?;
     for section in &scenario.snapshot.omit {
         if !snapshot::SECTIONS.contains(&section.as_str()) {
             return Err(format!(
@@ -358,6 +369,22 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
         one.frames_among(&hosts).map_err(|error| format!("`traffic.synth`: {error}"))?;
     }
     Ok(())
+}
+
+/// Applications talk to the kernel's own stacks, at both ends.
+fn validate_apps(scenario: &Scenario) -> Result<(), String> {
+    let traffic = &scenario.traffic;
+    if traffic.apps.is_empty() {
+        return Ok(());
+    }
+    if scenario.modes != [Mode::Live] {
+        return Err("`traffic.apps` run in live mode alone: say `modes = [\"live\"]`".to_owned());
+    }
+    // A topology that is wrong is told by its own check.
+    let choice = scenario.topology.or_preset(Preset::Router);
+    choice.validate().map_err(|error| error.to_string())?;
+    let problems = apps::problems(&traffic.apps, &choice.resolve(&[], &[], DEFAULT_MTU));
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::variant::Variant;
 use super::{Expectation, Failure, Found, Mode, expect, judge};
+use crate::apps::AppSpec;
 use crate::capture::{self, SidesPolicy, Writer};
 use crate::coverage::{self, ProgramCoverage};
 use crate::kernel::probe::{self, Build, Requirement, Unmet};
@@ -16,7 +17,7 @@ use crate::object::Clock;
 use crate::pool::Pool;
 use crate::record::with_mode;
 use crate::report::Document;
-use crate::run::{self, Plan, RunError, Step};
+use crate::run::{self, AppsPlan, Plan, RunError, Step};
 use crate::scenario::spec::Programs;
 use crate::snapshot;
 use crate::subject::{SubjectError, source};
@@ -68,6 +69,8 @@ pub struct Trial {
     pub mode: Mode,
     /// Whether it is counted which code of objects under test is reached.
     pub coverage: bool,
+    /// Where a live trial's traffic is recorded.
+    pub record: Option<PathBuf>,
 }
 
 /// File of what was reached, below the folder of artefacts.
@@ -77,7 +80,7 @@ impl Trial {
     /// One scenario in one mode.
     #[must_use]
     pub fn new(found: Found, root: &Path, mode: Mode) -> Self {
-        Self { found, root: root.to_owned(), mode, coverage: false }
+        Self { found, root: root.to_owned(), mode, coverage: false, record: None }
     }
 
     /// All trials below `root`: one per scenario and mode, in order.
@@ -134,7 +137,14 @@ impl Trial {
         if self.mode != Mode::Lockstep {
             needs.extend(Requirement::of_features(self.found.scenario.topology.features()));
         }
+        needs.extend(self.found.scenario.traffic.apps.iter().flat_map(AppSpec::tools).map(Requirement::of_tool));
         probe::unmet_on(&needs, build)
+    }
+
+    /// What the scenario executes, one line for each application; nothing for most scenarios.
+    #[must_use]
+    pub fn executes(&self) -> Vec<String> {
+        self.found.scenario.traffic.apps.iter().map(AppSpec::summary).collect()
     }
 
     /// The objects under test, as files.
@@ -166,13 +176,12 @@ impl Trial {
         stop: &AtomicBool,
         step: &mut dyn FnMut(Step<'_>),
     ) -> Result<Seen, RunError> {
-        let plan = self.plan(artefacts)?;
-        let mut document = run::run_with(Pool::shared(), &plan, stop, step)?;
+        let has_apps = !self.found.scenario.traffic.apps.is_empty();
+        let mut document =
+            if has_apps { self.play_apps(artefacts, stop, step)? } else { self.replay(artefacts, stop, step)? };
         self.keep_coverage(std::mem::take(&mut document.coverage), artefacts)?;
-        // Where the repository lies says nothing about the run.
-        document.capture.file =
-            plan.capture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let text = snapshot::render(&document.observation, &self.found.scenario.snapshot.rules());
+        let rules = snapshot::Rules { real_stacks: has_apps, ..self.found.scenario.snapshot.rules() };
+        let text = snapshot::render(&document.observation, &rules);
         // The document is made of strings, numbers and string-keyed maps.
         let value = serde_json::to_value(&document).unwrap_or_default();
         let mut failures: Vec<Failure> = self
@@ -187,6 +196,10 @@ impl Trial {
             found: "that it does not hold".to_owned(),
         }));
         failures.extend(self.provenance(&document.capture.sha256));
+        failures.extend(document.apps.iter().filter_map(|app| {
+            let (path, expected) = (format!("apps.{}", app.name), "its own end, as declared".to_owned());
+            Some(Failure { path, expected, found: app.problem.clone()? })
+        }));
         if document.observation.ledger.unaccounted > 0 {
             failures.push(Failure {
                 path: "ledger.unaccounted".to_owned(),
@@ -195,6 +208,37 @@ impl Trial {
             });
         }
         Ok(Seen { document, text, failures })
+    }
+
+    fn replay(
+        &self,
+        artefacts: &Path,
+        stop: &AtomicBool,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Document, RunError> {
+        let plan = self.plan(artefacts)?;
+        let mut document = run::run_with(Pool::shared(), &plan, stop, step)?;
+        // Where the repository lies says nothing about the run.
+        document.capture.file =
+            plan.capture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(document)
+    }
+
+    fn play_apps(
+        &self,
+        artefacts: &Path,
+        stop: &AtomicBool,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Document, RunError> {
+        let scenario = &self.found.scenario;
+        let plan = AppsPlan {
+            apps: scenario.traffic.apps.clone(),
+            programs: self.programs()?,
+            topology: scenario.topology.clone(),
+            artefacts: artefacts.to_owned(),
+            record: self.record.clone(),
+        };
+        run::run_apps(Pool::shared(), &plan, stop, step)
     }
 
     fn keep_coverage(&self, programs: Vec<ProgramCoverage>, artefacts: &Path) -> Result<(), RunError> {
@@ -240,6 +284,7 @@ impl Trial {
             mode: Some(self.mode),
             programs: self.programs()?,
             topology: scenario.topology.clone(),
+            engine: crate::wire::EngineChoice::Auto,
             speed: traffic.speed,
             clock: traffic.clock.unwrap_or(Clock::Capture),
             live: traffic.live,

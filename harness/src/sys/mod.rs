@@ -17,6 +17,7 @@ mod map;
 mod memory;
 mod mount;
 mod packet;
+mod ring;
 mod statistics;
 mod thread;
 
@@ -27,7 +28,7 @@ pub use attach::{
     link_to_descriptor, open_perf_event, open_raw_tracepoint,
 };
 pub use bpf::{
-    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, test_run, test_run_live,
+    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, send_live, test_run, test_run_live,
     test_run_with_context,
 };
 pub use element::{Batches, MapHandle};
@@ -44,8 +45,11 @@ pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
 pub use mount::with_private_mount;
 pub use packet::{SEND_BATCH, packet_receiver, packet_sender, receive_frame, send_frames, set_receive_buffer};
+pub use ring::{PacketRing, RingPacket};
 pub use statistics::{enable_statistics, program_runs};
-pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable};
+pub use thread::{
+    Pinned, Urgent, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable,
+};
 
 /// The error of a system call that returned a negative number.
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -80,6 +80,16 @@ impl TopologyChoice {
         Ok(Self { custom: Some(custom), ..Self::default() })
     }
 
+    /// The same choice, with a preset where it names nothing.
+    #[must_use]
+    pub fn or_preset(&self, preset: Preset) -> Self {
+        let mut choice = self.clone();
+        if choice.custom.is_none() {
+            choice.preset.get_or_insert(preset);
+        }
+        choice
+    }
+
     /// Checks what can be checked without the capture.
     ///
     /// # Errors

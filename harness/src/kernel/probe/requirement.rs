@@ -63,6 +63,13 @@ impl Requirement {
         }
     }
 
+    /// An installed program, by name or path.
+    #[must_use]
+    pub fn of_tool(program: &str) -> Self {
+        let name = program.rsplit('/').next().unwrap_or(program);
+        Self::Tool { name: program.to_owned(), package: tools::package(name).to_owned() }
+    }
+
     /// Features by their names in the table.
     #[must_use]
     pub fn of_features<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Self> {

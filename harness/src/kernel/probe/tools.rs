@@ -13,7 +13,7 @@ const MORE_DIRECTORIES: [&str; 5] = ["/usr/local/bin", "/usr/local/sbin", "/usr/
 const HOME_DIRECTORIES: [&str; 3] = [".cargo/bin", ".local/bin", ".pyenv/shims"];
 
 /// Tools whose Debian package has another name.
-const PACKAGES: [(&str, &str); 31] = [
+const PACKAGES: [(&str, &str); 33] = [
     ("bpftool", "bpftool"),
     // The one that needs no libraries.
     ("busybox", "busybox-static"),
@@ -40,6 +40,8 @@ const PACKAGES: [(&str, &str); 31] = [
     ("ss", "iproute2"),
     ("ssh", "openssh-client"),
     ("sshd", "openssh-server"),
+    ("ssh-keygen", "openssh-client"),
+    ("pg_isready", "postgresql-client"),
     ("tc", "iproute2"),
     ("tcpreplay", "tcpreplay"),
     ("depmod", "kmod"),
@@ -73,7 +75,16 @@ pub fn find(tool: &str) -> Option<PathBuf> {
     let system = MORE_DIRECTORIES.iter().map(PathBuf::from);
     let home = crate::invoker::home();
     let own = HOME_DIRECTORIES.iter().filter_map(|folder| home.as_ref().map(|home| home.join(folder)));
-    find_in(tool, std::env::split_paths(&path).chain(system).chain(own))
+    find_in(tool, std::env::split_paths(&path).chain(system).chain(own).chain(postgresql()))
+}
+
+/// Where Debian has the programs of PostgreSQL's server, newest version first (postgresql-common(7)).
+fn postgresql() -> impl Iterator<Item = PathBuf> {
+    let version = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders: Vec<PathBuf> = folders.filter(|path| version(path).is_some()).collect();
+    folders.sort_by_key(|path| std::cmp::Reverse(version(path)));
+    folders.into_iter().map(|folder| folder.join("bin"))
 }
 
 /// The first of `directories` that has the program.
