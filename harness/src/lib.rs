@@ -1,11 +1,11 @@
 //! A test-and-replay lab for eBPF network programs.
 //!
-//! The modules follow the data. A [`scenario`] (or the command line) names a [`capture`], a [`topology`] and programs;
-//! [`kernel`] says what this machine can do; [`run`] plays the frames through the programs of the [`suite`] and of objects
-//! under test ([`subject`]), at their hooks ([`hook`]), in [`lockstep`] or on the [`wire`]; what they saw, maps and events
-//! decoded as [`rows`] among it, is an [`observation`], rendered as a [`snapshot`] or a [`report`]. [`coverage`] tells
-//! which code of an object was reached. Dependencies point down this list, and the runner never prints: the command
-//! consumes its steps. Tests in Rust use the same parts by [`lab`], which has examples.
+//! The modules follow the data. A [`scenario`] (or the command line) names a [`capture`] or traffic to [`synth`]esize, a
+//! [`topology`] and programs; [`kernel`] says what this machine can do; [`run`] plays the frames through the programs of
+//! the [`suite`] and of objects under test ([`subject`]), at their hooks ([`hook`]), in [`lockstep`] or on the [`wire`];
+//! what they saw, maps and events decoded as [`rows`] among it, is an [`observation`], rendered as a [`snapshot`] or a
+//! [`report`]. [`coverage`] tells which code of an object was reached. Dependencies point down this list, and the runner
+//! never prints: the command consumes its steps. Tests in Rust use the same parts by [`lab`], which has examples.
 #![deny(unsafe_code)]
 
 pub mod apps;
@@ -23,6 +23,7 @@ pub mod import;
 pub mod invoker;
 pub mod kernel;
 pub mod lab;
+pub mod live;
 pub mod lockstep;
 pub mod minimize;
 pub mod object;

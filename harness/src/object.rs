@@ -64,6 +64,8 @@ pub mod suite {
         PROTOCOLS = "protocols";
         /// The lab's own account of each packet in wire mode.
         LEDGER = "ledger";
+        /// Sends frames from inside the kernel and counts what arrives (live frames).
+        REPLAYER = "replayer";
         /// The shared parser alone.
         PARSER = "parser";
         /// An empty program and one that does a single map lookup: what the benchmarks compare with.

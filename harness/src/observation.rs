@@ -3,6 +3,7 @@
 //! Times are microseconds; `*_us` fields are fractions of the capture's own resolution, kept to the nanosecond.
 
 mod kernel;
+pub mod live;
 mod under_test;
 
 use std::collections::BTreeMap;
@@ -428,6 +429,9 @@ pub struct Observation {
     /// Times through the kernel; absent if `latency` did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// Recorded conversations played against the kernel's sockets; absent in other modes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<live::Live>,
     /// Objects under test, in the order of the scenario.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<UnderTest>,

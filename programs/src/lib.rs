@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod packet;
 pub mod parser;
 pub mod protocols;
+pub mod replayer;
 pub mod sockets;
 pub mod stamp;
 pub mod tcp_state;

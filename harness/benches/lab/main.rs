@@ -1,17 +1,21 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
 //! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
-//! the kernel matrix and nothing else, `-- --rows` the decoding of maps and nothing else.
+//! the kernel matrix and nothing else, `-- --rows` the decoding of maps, `-- --synth` the making of traffic, `-- --engine` how
+//! fast and how evenly frames are sent, each of them and nothing else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
 
+mod engine;
 mod frames;
 mod guests;
 mod lockstep;
 mod memory;
+mod pacing;
 mod programs;
 mod report;
 mod rows;
+mod synth;
 mod wire;
 
 use std::error::Error;
@@ -26,6 +30,9 @@ use crate::report::Report;
 
 /// `EX_UNAVAILABLE` (sysexits.h): this machine cannot run it.
 const UNAVAILABLE: u8 = 69;
+
+/// Frames that are made in one round: a million flows are among them.
+const SYNTH_FRAMES: u64 = 1_000_000;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -93,11 +100,25 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         report.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
+    if has("--synth") {
+        synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let captures = frames::captures()?;
+    if has("--engine") {
+        engine::run(&mut report, &captures, effort)?;
+        pacing::run(&mut report, &captures, effort)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     lockstep::run(&mut report, &captures, effort)?;
     programs::run(&mut report, effort)?;
     wire::run(&mut report, &captures, effort)?;
+    engine::run(&mut report, &captures, effort)?;
+    pacing::run(&mut report, &captures, effort)?;
     rows::run(&mut report, effort.rounds)?;
+    synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
     if effort.memory {
         memory::run(&mut report)?;
     }

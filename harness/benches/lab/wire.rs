@@ -12,7 +12,7 @@ use bpflab::object::Clock;
 use bpflab::scenario::Mode;
 use bpflab::suite;
 use bpflab::topology::{Network, Role, presets};
-use bpflab::wire::{self, Attachments, BareLink, WireOptions};
+use bpflab::wire::{self, Attachments, BareLink, BareOptions, WireOptions};
 
 use crate::Effort;
 use crate::report::{Report, median, rate};
@@ -22,14 +22,14 @@ const INTERFACE: &str = "eth0";
 
 /// Frames of one round through one sender.
 #[derive(Clone, Copy, Debug)]
-struct Round {
-    sent: u64,
-    arrived: u64,
-    seconds: f64,
+pub struct Round {
+    pub sent: u64,
+    pub arrived: u64,
+    pub seconds: f64,
 }
 
 /// Longest frame that every interface of a preset takes, whatever its tags: 1500 bytes behind the Ethernet header.
-const LARGEST: usize = 1_514;
+pub const LARGEST: usize = 1_514;
 
 /// Prints and records both comparisons.
 pub fn run(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Result<(), Box<dyn Error>> {
@@ -60,7 +60,7 @@ fn bare(report: &mut Report, captures: &[Vec<Frame>], effort: Effort, network: &
     let file = folder.path().join("frames.pcapng");
     write(&file, &once)?;
     let frames: Vec<Vec<u8>> = once.iter().cycle().take(once.len() * times).map(|frame| frame.data.clone()).collect();
-    let link = BareLink::new(network)?;
+    let link = BareLink::new(network, BareOptions::default())?;
     report.heading(&format!(
         "3. Wire at top speed: {} frames per round (those of at most {LARGEST} bytes), {} rounds",
         frames.len(),
@@ -78,7 +78,7 @@ fn bare(report: &mut Report, captures: &[Vec<Frame>], effort: Effort, network: &
     }
     drop(link);
     folder.close()?;
-    row(report, "wire_lab", &format!("lab ({})", wire::ENGINE), &ours)?;
+    row(report, "wire_lab", "lab (sendmmsg + qdisc bypass)", &ours)?;
     if theirs.is_empty() {
         report.line("  tcpreplay: tool not found (Debian package tcpreplay); the comparison is left out")?;
         return Ok(());
@@ -102,7 +102,7 @@ fn row(report: &mut Report, name: &str, what: &str, rounds: &[Round]) -> Result<
     Ok(())
 }
 
-fn write(path: &Path, frames: &[Frame]) -> Result<(), Box<dyn Error>> {
+pub fn write(path: &Path, frames: &[Frame]) -> Result<(), Box<dyn Error>> {
     let mut writer = Writer::create(path)?;
     for frame in frames {
         writer.write(frame.time_ns, &frame.data, 0)?;
@@ -110,17 +110,29 @@ fn write(path: &Path, frames: &[Frame]) -> Result<(), Box<dyn Error>> {
     Ok(writer.finish()?)
 }
 
+/// One round of tcpreplay at top speed.
+pub fn tcpreplay(
+    network: &Network,
+    link: &BareLink,
+    file: &Path,
+    times: usize,
+) -> Result<Option<Round>, Box<dyn Error>> {
+    tcpreplay_with(network, link, file, vec!["--topspeed".to_owned(), format!("--loop={times}")])
+}
+
 /// One round of tcpreplay in the client's namespace, by its own time of sending, which leaves out reading the file;
 /// nothing if it is not installed.
-fn tcpreplay(network: &Network, link: &BareLink, file: &Path, times: usize) -> Result<Option<Round>, Box<dyn Error>> {
+pub fn tcpreplay_with(
+    network: &Network,
+    link: &BareLink,
+    file: &Path,
+    options: Vec<String>,
+) -> Result<Option<Round>, Box<dyn Error>> {
     let client = network.with_role(Role::Client).ok_or("the topology has no client")?;
     let before = link.arrived();
     let path: PathBuf = file.to_owned();
     let run = client.run(move || {
-        Command::new("tcpreplay")
-            .args(["--topspeed", "-K", "--intf1", INTERFACE, "--loop", &times.to_string()])
-            .arg(path)
-            .output()
+        Command::new("tcpreplay").args(["--preload-pcap", "--intf1", INTERFACE]).args(options).arg(path).output()
     });
     let output: Output = match run {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -103,7 +103,10 @@ fn one_that_ends_early_or_never_gets_ready_is_named_with_its_words() {
         ..server("deaf", "exec sleep 60")
     };
     let deaf = refused(&[deaf, client.clone()]);
-    assert!(deaf.contains("no socket of tcp port 81 on host server; the end of its output:\nit wrote nothing"), "{deaf}");
+    assert!(
+        deaf.contains("no socket of tcp port 81 on host server; the end of its output:\nit wrote nothing"),
+        "{deaf}"
+    );
     let gone = refused(&[server("gone", "echo ready now; exit 0"), app("asker", "client", "exec sleep 60")]);
     // It may be seen to have ended before or after it was seen to be ready.
     assert!(gone.starts_with("application gone ended "), "{gone}");
@@ -156,7 +159,8 @@ fn a_flood_of_output_is_cut_and_told() {
 
 #[test]
 fn what_hides_in_sessions_of_its_own_ends_as_well() {
-    let daemon = server("daemon", "setsid sleep 60 & setsid sh -c 'trap \"\" TERM HUP; sleep 60' & echo ready now; wait");
+    let daemon =
+        server("daemon", "setsid sleep 60 & setsid sh -c 'trap \"\" TERM HUP; sleep 60' & echo ready now; wait");
     let Played { outcome, left, .. } = played(&[daemon, app("asker", "client", "exit 0")]);
     assert_eq!((outcome.unwrap().apps.len(), left), (2, 0));
 }

@@ -14,6 +14,10 @@ use super::sides::{Endpoints, Learner, Sides, SidesBasis};
 
 /// Bytes of the file between two reports of progress.
 const PROGRESS_STEP: u64 = 4 << 20;
+/// Most bytes of headers in front of a segment's data: Ethernet with two tags, IP and TCP with options.
+const MOST_HEADERS: u64 = 22 + 60 + 60;
+/// Bytes of an Ethernet header with two tags.
+const LINK_HEADERS: usize = 22;
 
 /// What a capture is, what is unusual about it, and what will be offered of it under given options.
 #[derive(Debug, Serialize)]
@@ -48,6 +52,10 @@ pub struct Survey {
     pub refused: u64,
     /// Frames that [`Frames`](super::Frames) will offer; more than packets where some are segmented.
     pub will_offer: u64,
+    /// Bytes of those frames together, at most: those of segments are estimated.
+    pub will_offer_bytes: u64,
+    /// Bytes of the longest of them, at most.
+    pub longest: usize,
     /// Earliest time of the selected packets, nanoseconds since 1970.
     pub first_ns: Option<u64>,
     /// Latest time of the selected packets.
@@ -150,6 +158,9 @@ struct Pass {
     filtered_out: u64,
     beyond_limit: u64,
     will_offer: u64,
+    will_offer_bytes: u64,
+    longest: usize,
+    mtu: usize,
     /// Earliest and latest time of the selected packets.
     times: Option<(u64, u64)>,
 }
@@ -165,6 +176,9 @@ impl Pass {
             filtered_out: 0,
             beyond_limit: 0,
             will_offer: 0,
+            will_offer_bytes: 0,
+            longest: 0,
+            mtu: options.mtu as usize,
             times: None,
         }
     }
@@ -192,6 +206,10 @@ impl Pass {
             Fate::Segmented { view, segments } => (view, segments.count),
         };
         self.will_offer += frames;
+        // Each segment has headers of its own, and none is longer than the MTU allows.
+        self.will_offer_bytes += self.frame.len() as u64 + frames.saturating_sub(1) * MOST_HEADERS;
+        let most = if frames > 1 { self.mtu + LINK_HEADERS } else { usize::MAX };
+        self.longest = self.longest.max(self.frame.len().min(most));
         self.learner.learn(packet.number, &self.frame, &view);
         Ok(())
     }
@@ -237,6 +255,8 @@ impl Pass {
             beyond_limit: self.beyond_limit,
             refused: self.tallies.refused(),
             will_offer: self.will_offer,
+            will_offer_bytes: self.will_offer_bytes,
+            longest: self.longest,
             first_ns: self.times.map(|times| times.0),
             last_ns: self.times.map(|times| times.1),
             sides_basis: learned.sides.basis,

@@ -9,13 +9,14 @@ use clap::{Parser, Subcommand};
 use super::impair::ImpairArg;
 use super::report::{ExitOn, OutputArgs};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
+use crate::live::Dut;
 use crate::object::Clock;
 use crate::scenario::Mode;
 use crate::subject::{AttachSetup, Loader};
 use crate::suite::Family;
 use crate::vm::protocol::Mishap;
 use crate::vm::runner::Runner;
-use crate::wire::Speed;
+use crate::wire::{EngineChoice, Speed};
 
 /// Where scenarios are looked for if nothing is said.
 pub const SCENARIOS: &str = "scenarios";
@@ -45,6 +46,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Make traffic out of the catalogue of attacks, loads and transactions, into a capture or onto a topology.
     Synth(super::synth::SynthArgs),
+    /// Send a capture at the highest rate that the link takes, and count at both ends.
+    Flood(super::flood::FloodArgs),
     /// Run scenarios and hold them against their snapshots.
     Run(RunArgs),
     /// Run scenarios, or any project's test binaries, on other kernels, in virtual machines.
@@ -93,9 +96,20 @@ pub struct ReplayArgs {
     /// How packets meet the programs; by default the mode that answers most on this machine.
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
-    /// Pace in wire mode: `1x` as captured, `10x`, packets a second (`5000`), or `top`.
-    #[arg(long, default_value = "top", value_name = "SPEED")]
-    pub speed: Speed,
+    /// Play one end of each recorded conversation against the kernel's own sockets (live mode): which end the device
+    /// under test is.
+    #[arg(long, value_name = "dut=END", value_parser = parse_dut)]
+    pub live: Option<Dut>,
+    /// Pace on the wire: `1x` as captured, `10x`, packets a second (`5000`), or `top`; by default `top`, in live mode
+    /// `1x`.
+    #[arg(long, value_name = "SPEED")]
+    pub speed: Option<Speed>,
+    /// How long a packet waits for what it acknowledges in live mode, seconds.
+    #[arg(long, value_name = "SECONDS", requires = "live")]
+    pub deadline: Option<f64>,
+    /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineChoice,
     /// Programs to load, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub programs: Vec<Family>,
@@ -157,6 +171,12 @@ pub struct ReplayArgs {
     /// No progress, no notes on standard error.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// `dut=server`, `dut=client`, or the end alone.
+fn parse_dut(text: &str) -> Result<Dut, String> {
+    let end = text.strip_prefix("dut=").unwrap_or(text);
+    <Dut as clap::ValueEnum>::from_str(end, false).map_err(|_| "it is `dut=server` or `dut=client`".to_owned())
 }
 
 /// The analysis clocks of the command line.

@@ -38,6 +38,7 @@ impl Progress {
             Step::Load { object } => format!("loading {object}"),
             Step::Build { topology } => format!("building topology {topology}"),
             Step::Frames { done, of } => return self.frames(*done, *of),
+            Step::Flows { done, of } => format!("{done} of {of} conversations are over"),
             Step::App { at: apps::Progress::Waiting } => return,
             Step::App { at: apps::Progress::Started(app) } => format!("{app} runs"),
             Step::App { at: apps::Progress::Ready(app) } => format!("{app} is ready"),

@@ -10,6 +10,7 @@ mod display;
 mod doctor;
 mod exec;
 mod exec_hint;
+mod flood;
 mod guest;
 mod guests;
 mod impair;
@@ -94,6 +95,7 @@ pub fn main() -> ExitCode {
     console::set_colors_enabled(console::colors_enabled() && console::user_attended());
     let result = match args.command {
         Command::Replay(args) => replay::replay(&args),
+        Command::Flood(args) => flood::flood(&args),
         Command::Run(args) => run::run(&args),
         Command::Matrix(args) => matrix::matrix(&args),
         // Its exit code is the command's own.

@@ -11,6 +11,7 @@ use super::coverage::Coverage;
 use super::display::Progress;
 use super::{Exit, Failure, chain, watch};
 use crate::capture;
+use crate::live::LiveOptions;
 use crate::observation::{Change, VerdictCount};
 use crate::report::Document;
 use crate::report::terminal::{self, Layout};
@@ -22,7 +23,7 @@ use crate::snapshot;
 use crate::subject::{Setup, source};
 use crate::suite::Family;
 use crate::topology::TopologyChoice;
-use crate::wire::Speed;
+use crate::wire::EngineChoice;
 use crate::wire::WireError;
 
 /// Runs the capture and prints the report; again after each change of an object under test, if that is wanted, and then
@@ -145,7 +146,8 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
     let wire_only = [
         ("--topology", args.topology != DEFAULT_TOPOLOGY),
         ("--impair", !args.impair.is_empty()),
-        ("--speed", args.speed != Speed::Top),
+        ("--speed", args.speed.is_some()),
+        ("--engine", args.engine != EngineChoice::Auto),
         ("--clock", args.clock != ClockArg::Capture),
         ("--programs sockets", args.programs.contains(&Family::Sockets)),
         ("--programs latency", args.programs.contains(&Family::Latency)),
@@ -174,6 +176,12 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
         exit: Exit::Invalid,
         message: format!("topology {}: {}", args.topology, chain(&error)),
     })?;
+    let mut live = LiveOptions { dut: args.live.unwrap_or_default(), ..LiveOptions::default() };
+    live.speed = args.speed.unwrap_or(live.speed);
+    live.deadline_s = args.deadline.unwrap_or(live.deadline_s);
+    if args.live.is_some() {
+        live.validate().map_err(|message| Failure { exit: Exit::Invalid, message })?;
+    }
     Ok(Plan {
         capture: capture.to_owned(),
         options: capture::Options {
@@ -185,10 +193,12 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
             checksums: args.traffic.checksums,
             mtu: args.traffic.mtu,
         },
-        mode: args.mode,
+        mode: if args.live.is_some() { Some(Mode::Live) } else { args.mode },
         programs,
         topology,
-        speed: args.speed,
+        speed: args.speed.unwrap_or_default(),
+        live,
+        engine: args.engine,
         clock: args.clock.into(),
         artefacts: args.artefacts.clone(),
     })

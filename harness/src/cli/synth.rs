@@ -290,7 +290,7 @@ fn onto(args: &SynthArgs, entry: &Entry, spec: &Spec, topology: &str) -> Result<
         None => entry.name.to_owned(),
     };
     if let Some(pacing) = &document.pacing
-        && let Some(asked) = asked(replay.speed, written.frames, lasts)
+        && let Some(asked) = asked(replay.speed.unwrap_or_default(), written.frames, lasts)
         && pacing.rate_pps < REACHED * asked
     {
         let note = format!("{asked:.0} packets/s were asked for, {:.0} were reached", pacing.rate_pps);

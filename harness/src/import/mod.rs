@@ -111,6 +111,9 @@ struct Selected<'a> {
     tuples: &'a [Tuple],
 }
 
+/// Is given a packet, its Ethernet frame and the frame's length on the wire.
+type Take<'a> = dyn FnMut(&Packet<'_>, &[u8], u32) -> Result<(), ImportError> + 'a;
+
 /// Reads the packets of one plan, the same ones each time.
 struct Pass<'a> {
     plan: &'a Plan,
@@ -133,7 +136,7 @@ impl Pass<'_> {
         let mut flows = FlowSelector::new(&self.plan.selection);
         self.each(1, progress, &mut |_, frame, _| {
             flows.learn(&tuples(frame));
-            Ok(false)
+            Ok(())
         })?;
         self.flows = flows;
         Ok(())
@@ -156,27 +159,27 @@ impl Pass<'_> {
             let late = selection.to.is_some_and(|to| packet.time_ns > to.at(first));
             if selection.limit.is_some_and(|limit| taken >= limit) {
                 beyond += 1;
-                return Ok(false);
+                return Ok(());
             }
             if early || late {
                 other_times += 1;
-                return Ok(false);
+                return Ok(());
             }
             if let Some(filter) = &mut filter
                 && !filter.matches(packet)?
             {
                 filtered += 1;
-                return Ok(false);
+                return Ok(());
             }
             let tuples = tuples(frame);
             if !self.flows.wants(&tuples) {
                 other_flows += 1;
-                return Ok(false);
+                return Ok(());
             }
             taken += 1;
             truncated += u64::from(wire_len as usize > frame.len());
             take(Selected { time_ns: packet.time_ns, wire_len, data: frame, tuples: &tuples })?;
-            Ok(true)
+            Ok(())
         })?;
         if let Some(filter) = &mut filter {
             filter.check()?;
@@ -193,14 +196,14 @@ impl Pass<'_> {
         &self,
         reading: u32,
         progress: &mut dyn FnMut(Progress),
-        take: &mut dyn FnMut(&Packet<'_>, &[u8], u32) -> Result<bool, ImportError>,
+        take: &mut Take<'_>,
     ) -> Result<Account, ImportError> {
         let mut reader = Reader::open(&self.plan.input)?;
         let of = reader.file_len();
         let (mut account, mut frame, mut count) = (Account::default(), Vec::new(), 0_u64);
         while let Some(packet) = reader.next_packet()? {
             match ethernet_of(&packet, &mut frame) {
-                Some(wire_len) => drop(take(&packet, &frame, wire_len)?),
+                Some(wire_len) => take(&packet, &frame, wire_len)?,
                 None => {
                     account.packets.not_ethernet += 1;
                     if !packet.interface.link.is_supported() {

@@ -49,7 +49,7 @@ fn remark(what: impl Into<String>, why: impl Into<String>) -> Remark {
 pub struct Report {
     /// [`VERSION`].
     pub version: u32,
-    /// SHA-256 of nothing but the files written; the original is named nowhere.
+    /// The files written. The original is named nowhere.
     pub files: Vec<Written>,
     /// Packets.
     pub packets: Packets,
@@ -209,11 +209,9 @@ pub(super) fn provenance(written: &Written, policy: Option<&Policy>, origin: &st
 
 impl Report {
     /// The report as one JSON document.
-    ///
-    /// # Panics
-    /// Never: all of it can be written as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
+        // Made of strings, numbers and string-keyed maps.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
@@ -242,7 +240,7 @@ impl Report {
                 Some(Payload::Random) => "made random",
                 _ => "kept",
             };
-            let _ = writeln!(out, "\nNot read, payload {payload}");
+            let _ = writeln!(out, "\nPayload that no rule reads (bodies, certificates, other protocols): {payload}");
             for (name, unknown) in &self.counts.unknown {
                 let _ = writeln!(out, "  {name}: {} packets, {} bytes", unknown.packets, unknown.bytes);
             }

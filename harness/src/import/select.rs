@@ -247,6 +247,23 @@ mod tests {
     }
 
     #[test]
+    fn a_later_fragment_belongs_to_the_flow_of_the_first() {
+        let tuple = |fragment, has_ports| Tuple {
+            protocol: 17,
+            source: if has_ports { "10.0.0.1:4000" } else { "10.0.0.1:0" }.parse().unwrap(),
+            destination: if has_ports { "10.0.0.2:53" } else { "10.0.0.2:0" }.parse().unwrap(),
+            fragment: Some(fragment),
+            has_ports,
+        };
+        let flows = vec!["10.0.0.1:4000-10.0.0.2:53".parse().unwrap()];
+        let mut selector = FlowSelector::new(&Selection { flows, ..Selection::default() });
+        assert!(!selector.wants(&[tuple(7, false)]));
+        selector.learn(&[tuple(7, true)]);
+        assert!(selector.wants(&[tuple(7, true)]) && selector.wants(&[tuple(7, false)]));
+        assert!(!selector.wants(&[tuple(8, false)]), "another datagram");
+    }
+
+    #[test]
     fn a_flow_matches_both_directions_and_any_port_where_none_is_given() {
         let tuple = |a: &str, b: &str, has_ports| Tuple {
             protocol: 6,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::apps::AppsError;
 use crate::capture::CaptureError;
 use crate::kernel::probe;
+use crate::live::LiveError;
 use crate::lockstep::LockstepError;
 use crate::object::{ObjectError, Refusal};
 use crate::recorder::RecorderError;
@@ -41,15 +42,15 @@ pub enum RunError {
     /// Wire mode failed.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// Live mode failed.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// Applications could not be played.
     #[error(transparent)]
     Apps(#[from] AppsError),
     /// The traffic could not be recorded.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
-    /// There is nobody to talk to the kernel's sockets.
-    #[error("cannot run in live mode: nothing plays the peers")]
-    NothingLive,
     /// Traffic could not be made.
     #[error(transparent)]
     Synth(#[from] synth::WriteError),
@@ -70,7 +71,8 @@ impl RunError {
     pub fn is_invalid_input(&self) -> bool {
         matches!(self, Self::Capture(_) | Self::Lockstep(LockstepError::Capture(_)))
             || matches!(self, Self::Topology(TopologyError::Invalid(_)) | Self::Wire(WireError::Topology { .. }))
-            || matches!(self, Self::Wire(WireError::Frames(_)) | Self::Synth(_))
+            || matches!(self, Self::Wire(WireError::Frames(_) | WireError::Engine { .. }) | Self::Synth(_))
+            || matches!(self, Self::Live(LiveError::Topology { .. } | LiveError::Nothing { .. }))
             || matches!(
                 self,
                 Self::Apps(AppsError::Invalid { .. } | AppsError::Early { .. } | AppsError::NeverReady { .. })

@@ -4,6 +4,8 @@
 
 mod apps;
 mod error;
+mod flood;
+mod live;
 mod load;
 mod lockstep;
 mod stage;
@@ -16,18 +18,20 @@ use std::sync::atomic::AtomicBool;
 
 use crate::capture::{self, Frames, Survey};
 use crate::kernel::{self, probe};
+use crate::live::LiveOptions;
 use crate::object::Clock;
 use crate::pool::{Key, Pool};
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite::{self, Observer};
-use crate::topology::{Network, TopologyChoice};
-use crate::wire::Speed;
+use crate::topology::TopologyChoice;
+use crate::wire::{EngineChoice, Speed};
 use load::load;
 use tee::Tee;
 
 pub use apps::{AppsPlan, run_apps};
 pub use error::RunError;
+pub use flood::{FloodDocument, flood};
 
 /// Everything that decides a run.
 #[derive(Clone, Debug)]
@@ -44,8 +48,12 @@ pub struct Plan {
     pub topology: TopologyChoice,
     /// Pace of wire mode.
     pub speed: Speed,
+    /// What sends in wire mode.
+    pub engine: EngineChoice,
     /// Clock of the analysis in wire mode.
     pub clock: Clock,
+    /// How live mode plays the capture.
+    pub live: LiveOptions,
     /// Where the frames as offered and as received are kept.
     pub artefacts: Option<PathBuf>,
 }
@@ -80,6 +88,13 @@ pub enum Step<'a> {
         /// Sent.
         done: u64,
         /// To be sent.
+        of: u64,
+    },
+    /// So many conversations are over (live mode).
+    Flows {
+        /// Over.
+        done: u64,
+        /// All.
         of: u64,
     },
     /// Applications run.
@@ -135,12 +150,7 @@ pub fn run_with(
     match mode {
         Mode::Lockstep => lockstep::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Wire => wire::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
-        Mode::Live => {
-            let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
-            let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
-            let nobody = |_: &Network, _: &mut stage::Progress<'_>| Err(RunError::NothingLive);
-            stage::play(&topology, suite::Watch::AllBut(None), &mut analyzers, step, nobody)?;
-        }
+        Mode::Live => live::run(plan, &mut analyzers, &mut offered, stop, step, &mut document)?,
     }
     offered.finish()?;
     collect(pool, keys, analyzers, offered.first_ns.unwrap_or_default(), step, &mut document)?;

@@ -32,7 +32,12 @@ pub(super) fn run(
     let result = {
         let mut attachments = Attachments::new(&network)?;
         suite::attach(analyzers, Watch::BetweenFarEnds, &mut attachments, &network)?;
-        let options = WireOptions { speed: plan.speed, record: plan.artefacts.is_some(), ..WireOptions::default() };
+        let options = WireOptions {
+            speed: plan.speed,
+            engine: plan.engine,
+            record: plan.artefacts.is_some(),
+            ..WireOptions::default()
+        };
         let of = survey.will_offer;
         wire::replay(&network, &mut attachments, offered, &options, stop, &mut |done| {
             step(Step::Frames { done, of });

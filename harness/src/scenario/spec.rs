@@ -11,6 +11,7 @@ use crate::apps::{self, AppSpec};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
 use crate::condition::Condition;
 use crate::kernel::probe::{Requirement, RunMode};
+use crate::live::LiveOptions;
 use crate::object::Clock;
 use crate::snapshot;
 use crate::subject::Setup;
@@ -138,6 +139,9 @@ pub struct Traffic {
     /// Pace in wire mode; as fast as possible if left out.
     #[serde(default)]
     pub speed: Speed,
+    /// How live mode plays the capture: which end the kernel is, pace, deadline.
+    #[serde(default)]
+    pub live: LiveOptions,
     /// Clock of the analysis in wire mode; the capture's if left out.
     pub clock: Option<Clock>,
 }
@@ -339,6 +343,7 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
         (_, true, true) => return Err("`traffic` names both `frames` and `synth`: keep one".to_owned()),
         _ => {}
     }
+    scenario.traffic.live.validate().map_err(|message| format!("`traffic.live`: {message}"))?;
     for frame in &scenario.traffic.frames {
         frame.bytes()?;
     }

@@ -284,8 +284,10 @@ impl Trial {
             mode: Some(self.mode),
             programs: self.programs()?,
             topology: scenario.topology.clone(),
+            engine: crate::wire::EngineChoice::Auto,
             speed: traffic.speed,
             clock: traffic.clock.unwrap_or(Clock::Capture),
+            live: traffic.live,
             artefacts: Some(artefacts.to_owned()),
         })
     }

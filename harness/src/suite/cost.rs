@@ -57,7 +57,7 @@ const fn entry(name: &'static str, elf: &'static [u8], load: fn() -> Result<Load
 }
 
 /// The objects by name.
-static OBJECTS: [Entry; 7] = [
+static OBJECTS: [Entry; 8] = [
     entry("drops", suite::DROPS, || analyzer(Drops::load(CLOCK, &Default::default()))),
     entry("flows", suite::FLOWS, || analyzer(Flows::load(CLOCK, &Default::default()))),
     entry("latency", suite::LATENCY, || {
@@ -65,6 +65,10 @@ static OBJECTS: [Entry; 7] = [
     }),
     Entry { apart: &["ledger_xdp_frags"], ..entry("ledger", suite::LEDGER, || bare(wire::ledger_object())) },
     entry("protocols", suite::PROTOCOLS, || analyzer(Protocols::load(CLOCK, &Default::default()))),
+    Entry {
+        apart: &["gate_client_frags", "gate_server_frags"],
+        ..entry("replayer", suite::REPLAYER, || bare(wire::replayer_object()))
+    },
     entry("sockets", suite::SOCKETS, || analyzer(Sockets::load(CLOCK, &Default::default()))),
     entry("tcp_state", suite::TCP_STATE, || analyzer(TcpState::load(CLOCK, &Default::default()))),
 ];
@@ -136,9 +140,10 @@ mod tests {
 
     #[test]
     fn what_replays_cannot_do_without_loads() {
-        // Frames in several buffers came to XDP in 5.18, and are done without where they are not; two programs of `drops`
-        // stand in for reasons where there are none.
-        let optional = ["ledger_xdp_frags", "queue_full", "udp_no_room"];
+        // Frames in several buffers and live frames came to XDP in 5.18, and are done without where they are not; two
+        // programs of `drops` stand in for reasons where there are none.
+        let optional =
+            ["gate_client_frags", "gate_server_frags", "ledger_xdp_frags", "replay", "queue_full", "udp_no_room"];
         let needed = |cost: &&ProgramCost| cost.object != "latency" && !optional.contains(&cost.program.as_str());
         for cost in costs().iter().filter(needed) {
             assert_eq!(cost.reason, None, "{}/{}", cost.object, cost.program);

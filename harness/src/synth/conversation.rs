@@ -4,7 +4,7 @@
 use etherparse::TcpOptionElement;
 
 use super::packet::{ETHERNET, SEGMENT, Template, Transport, flag};
-use super::place::Pool;
+use super::pool::Pool;
 use super::rng::Rng;
 use super::script::{Act, Body, Fill, Options, Script, Segment};
 use super::stream::{Generator, Made, Unit, side};
@@ -87,6 +87,8 @@ impl Conversation {
         if (from == 0) != unit.flipped { [client, server] } else { [server, client] }
     }
 
+    /// Writes a message to `scratch`: a text as a whole, of a bulk at most so many bytes from an offset on (`range`).
+    /// Returns the length of the whole message, bytes.
     fn write_message(&mut self, unit: &Unit, index: usize, range: (u64, usize)) -> usize {
         let script = &self.scripts[unit.choice as usize];
         self.scratch.clear();
@@ -145,13 +147,14 @@ impl Conversation {
         }
         patch.payload(&self.scratch[range.clone()]).finish();
         unit.tcp.ident[from] = unit.tcp.ident[from].wrapping_add(1);
-        let control = u32::from(what.flags & flag::SYN != 0) + u32::from(what.flags & flag::FIN != 0);
-        if what.back == 0 && !what.lost {
+        // What is sent again moves nothing, and what is lost is not seen by the other end.
+        if what.back == 0 {
+            let control = u32::from(what.flags & flag::SYN != 0) + u32::from(what.flags & flag::FIN != 0);
             unit.tcp.next[from] = seq.wrapping_add(control).wrapping_add(range.len() as u32);
-            unit.tcp.seen[to] = unit.tcp.next[from];
-            unit.tcp.echo[to] = stamp;
-        } else if what.lost {
-            unit.tcp.next[from] = seq.wrapping_add(control).wrapping_add(range.len() as u32);
+            if !what.lost {
+                unit.tcp.seen[to] = unit.tcp.next[from];
+                unit.tcp.echo[to] = stamp;
+            }
         }
         out.side = side(unit, from);
     }
@@ -168,8 +171,8 @@ impl Conversation {
         }
         let sent = unit.tcp.sent;
         let total = self.write_message(unit, index, (sent, most));
-        let is_bulk = self.scratch.len() < total;
-        let start = if is_bulk || self.bulk(unit, index) { 0 } else { sent as usize };
+        // Of a bulk only the segment was written.
+        let start = if self.is_bulk(unit, index) { 0 } else { sent as usize };
         let end = (start + most).min(self.scratch.len());
         let length = end - start;
         let last = sent + length as u64 >= total as u64;
@@ -183,7 +186,7 @@ impl Conversation {
         !last
     }
 
-    fn bulk(&self, unit: &Unit, index: usize) -> bool {
+    fn is_bulk(&self, unit: &Unit, index: usize) -> bool {
         matches!(self.scripts[unit.choice as usize].messages[index], Body::Bulk(_))
     }
 
@@ -264,7 +267,7 @@ impl Generator for Conversation {
     fn begin(&mut self, unit: &mut Unit) -> u64 {
         let version = usize::from(unit.v6);
         let source = self.setting.sources[version].pick(&mut unit.rng);
-        unit.ends = [source, self.setting.targets[version].nth(unit.index / self.setting.turn(unit))];
+        unit.ends = [source, self.setting.targets[version].nth(unit.index / self.setting.turn())];
         unit.ports = [EPHEMERAL.0 + unit.rng.below(EPHEMERAL.1) as u16, 0];
         let mut rng = unit.rng.fork(1 << 32);
         unit.tcp.next = [rng.next_u32(), rng.next_u32()];
@@ -297,7 +300,7 @@ impl Generator for Conversation {
 
 impl Setting {
     /// With both versions of IP in turn, both visit the same targets.
-    fn turn(&self, _unit: &Unit) -> u64 {
+    fn turn(&self) -> u64 {
         let both = !self.targets[0].is_empty() && !self.targets[1].is_empty();
         if both { 2 } else { 1 }
     }

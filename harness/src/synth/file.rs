@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::merge::{FrameSource, merge};
 use super::place::Hosts;
 use super::spec::Spec;
-use super::stream::{FrameSource, merge};
 use super::{START_NS, SynthError};
 use crate::capture::{self, CaptureError, Frame, Frames, Oversize, Survey, Writer};
 

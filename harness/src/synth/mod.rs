@@ -2,7 +2,7 @@
 //!
 //! [`catalogue`] lists what there is. A [`Spec`] names an entry with its parameters, rate, shape, sources and targets; it is
 //! what a scenario declares under `[[traffic.synth]]` and what `bpflab synth` is told. [`frames`] turns it into a stream of
-//! frames, lazily and without allocation per packet; [`merge`] puts several streams, and captures, into one by time.
+//! frames, lazily, into a buffer that is used again; [`merge`] puts several streams, and captures, into one by time.
 //!
 //! The same declaration gives the same bytes on every machine: random numbers, logarithms and rounding are the module's
 //! own. Floods are what an attacker sends; scans, brute force and transactions are whole conversations, both sides with
@@ -25,13 +25,16 @@ mod entry;
 mod error;
 mod file;
 mod hosts;
+mod merge;
 mod packet;
 mod param;
 mod place;
+mod pool;
 mod rng;
 mod script;
 mod shape;
 mod spec;
+mod spoil;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -41,11 +44,12 @@ mod tests;
 pub use catalogue::{Entry, Family, Ip, catalogue};
 pub use error::SynthError;
 pub use file::{WriteError, Written, write};
+pub use merge::{FrameSource, Merge, merge};
 pub use param::{Kind, Parameter, Value};
 pub use place::{Hosts, Place};
 pub use shape::{Shape, ShapeError};
 pub use spec::{Checksums, IpVersions, Macs, Spec};
-pub use stream::{FrameSource, Merge, Synth, merge};
+pub use stream::Synth;
 
 /// Time of the beginning of all traffic: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 pub const START_NS: u64 = 1_767_225_600_000_000_000;

@@ -7,16 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::{self, Entry, Ip};
 use super::param::{Params, Value};
-use super::place::{Hosts, Place, Pool};
+use super::place::{Hosts, Place};
+use super::pool::Pool;
 use super::rng::Rng;
 use super::shape::{Extent, Schedule, Shape};
 use super::stream::{Parts, Synth, Versions};
 use super::{START_NS, SynthError};
 use crate::topology::Mac;
 
-/// Versions of IP.
+/// Versions of IP: `4`, `6` or `"both"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(try_from = "IpText")]
 pub enum IpVersions {
     /// IPv4.
     #[default]
@@ -31,6 +33,31 @@ pub enum IpVersions {
     #[serde(rename = "both")]
     #[cfg_attr(feature = "cli", value(name = "both"))]
     Both,
+}
+
+/// A version of IP as it may be written: a number, or a text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`ip` is 4, 6 or \"both\"")]
+enum IpText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<IpText> for IpVersions {
+    type Error = String;
+
+    fn try_from(text: IpText) -> Result<Self, String> {
+        let text = match text {
+            IpText::Number(number) => number.to_string(),
+            IpText::Text(text) => text,
+        };
+        match text.as_str() {
+            "4" => Ok(Self::V4),
+            "6" => Ok(Self::V6),
+            "both" => Ok(Self::Both),
+            _ => Err(format!("`ip` is 4, 6 or \"both\", not `{text}`")),
+        }
+    }
 }
 
 /// Checksums of what is made.
@@ -281,19 +308,20 @@ impl Context<'_> {
         [false, true].into_iter().filter(move |v6| has[usize::from(*v6)])
     }
 
-    /// The targets of that version, or where that is one address the network that it is of: 254 addresses of IPv4 and as
-    /// many as needed of IPv6.
+    /// The targets of that version, or where that is one address the hosts of its network: 254 of IPv4 and as many as
+    /// needed of IPv6. Without the first source.
     pub(super) fn neighbourhood(&self, v6: bool) -> Pool {
-        self.targets[usize::from(v6)].neighbours()
+        let version = usize::from(v6);
+        self.targets[version].neighbours().without(self.sources[version].nth(0))
     }
 
     /// The first target of that version.
-    pub(super) fn target(&self, v6: bool) -> super::place::Address {
+    pub(super) fn target(&self, v6: bool) -> super::pool::Address {
         self.targets[usize::from(v6)].nth(0)
     }
 
     /// An address parameter in the version of IP that is made; `otherwise` for `auto`.
-    pub(super) fn address(&self, name: &str, v6: bool, otherwise: IpAddr) -> Result<super::place::Address, SynthError> {
+    pub(super) fn address(&self, name: &str, v6: bool, otherwise: IpAddr) -> Result<super::pool::Address, SynthError> {
         match self.params.address(name) {
             None => Ok(otherwise.into()),
             Some(address) if address.is_ipv6() == v6 => Ok(address.into()),

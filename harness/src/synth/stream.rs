@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::packet::spoil;
-use super::place::Address;
+use super::pool::Address;
 use super::rng::Rng;
 use super::shape::Schedule;
+use super::spoil::spoil;
 use crate::capture::{Frame, Side};
 
 /// A unit of traffic: a packet, or an exchange of several. What it is to do next is in here, so that a unit takes as
@@ -76,8 +76,8 @@ pub(super) trait Generator: Send {
     fn step(&mut self, unit: &mut Unit, frame: &mut Frame) -> Made;
 }
 
-/// Frames of one declaration, endless or not, without anything kept of those that are past: [`Synth::next_into`] allocates
-/// nothing per packet.
+/// Frames of one declaration. Nothing is kept of those that are past; a unit under way takes some 200 bytes, however much it
+/// sends.
 pub struct Synth {
     generator: Box<dyn Generator>,
     schedule: Schedule,
@@ -239,73 +239,6 @@ impl Iterator for Synth {
     fn next(&mut self) -> Option<Frame> {
         let mut frame = Frame::default();
         self.next_into(&mut frame).then_some(frame)
-    }
-}
-
-/// A source of frames in order of time.
-pub trait FrameSource {
-    /// Why a frame could not be had.
-    type Error;
-
-    /// Puts the next frame into `frame`, reusing its buffer; says whether there was one.
-    ///
-    /// # Errors
-    /// The source's.
-    fn next_into(&mut self, frame: &mut Frame) -> Result<bool, Self::Error>;
-}
-
-impl FrameSource for Synth {
-    type Error = crate::capture::CaptureError;
-
-    fn next_into(&mut self, frame: &mut Frame) -> Result<bool, Self::Error> {
-        Ok(Self::next_into(self, frame))
-    }
-}
-
-impl FrameSource for crate::capture::Frames {
-    type Error = crate::capture::CaptureError;
-
-    fn next_into(&mut self, frame: &mut Frame) -> Result<bool, Self::Error> {
-        Self::next_into(self, frame)
-    }
-}
-
-/// Several sources as one, by time; of equal times the earlier source first. Frames are numbered anew from 1.
-pub struct Merge<'a, E> {
-    sources: Vec<Source<'a, E>>,
-    number: u64,
-}
-
-struct Source<'a, E> {
-    source: Box<dyn FrameSource<Error = E> + 'a>,
-    /// The next frame of this source, if `is_full`.
-    frame: Frame,
-    is_full: bool,
-    is_done: bool,
-}
-
-/// Merges sources by time. A source that goes back in time goes on at once.
-#[must_use]
-pub fn merge<'a, E>(sources: Vec<Box<dyn FrameSource<Error = E> + 'a>>) -> Merge<'a, E> {
-    let source = |source| Source { source, frame: Frame::default(), is_full: false, is_done: false };
-    Merge { sources: sources.into_iter().map(source).collect(), number: 0 }
-}
-
-impl<E> FrameSource for Merge<'_, E> {
-    type Error = E;
-
-    fn next_into(&mut self, frame: &mut Frame) -> Result<bool, E> {
-        for source in self.sources.iter_mut().filter(|source| !source.is_full && !source.is_done) {
-            source.is_full = source.source.next_into(&mut source.frame)?;
-            source.is_done = !source.is_full;
-        }
-        let ready = self.sources.iter_mut().filter(|source| source.is_full);
-        let Some(next) = ready.min_by_key(|source| source.frame.time_ns) else { return Ok(false) };
-        std::mem::swap(frame, &mut next.frame);
-        next.is_full = false;
-        self.number += 1;
-        frame.number = self.number;
-        Ok(true)
     }
 }
 

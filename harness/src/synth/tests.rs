@@ -315,6 +315,11 @@ fn declarations_are_read_and_written() {
     let frames: Vec<Frame> = spec.frames().unwrap().collect();
     assert_eq!(frames.len(), 10_000);
     assert_eq!(frames[0].time_ns, START_NS + 500_000_000);
+    for (text, ip) in [("4", IpVersions::V4), ("6", IpVersions::V6), ("\"6\"", IpVersions::V6)] {
+        assert_eq!(toml::from_str::<Spec>(&format!("name = \"land\"\nip = {text}")).unwrap().ip, Some(ip));
+    }
+    let five = toml::from_str::<Spec>("name = \"land\"\nip = 5\n").unwrap_err().to_string();
+    assert!(five.contains("not `5`"), "{five}");
     let wrong = toml::from_str::<Spec>("name = \"land\"\nrat = 5\n").unwrap_err().to_string();
     assert!(wrong.contains("unknown field `rat`"), "{wrong}");
 }

@@ -211,8 +211,21 @@ pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// program's own verdict.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's: `EINVAL` for a frame that does not fit into a page with what the kernel keeps there.
 pub fn test_run_live(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    run_live(program, frame, 1, 0)
+}
+
+/// Runs an XDP program `times` times in that mode, over frames that are as `frame` each time it begins, and takes up to
+/// `batch` of them (0: the kernel's 64; at most 256) through the network at once.
+///
+/// # Errors
+/// As [`test_run_live`]; `EINTR` when a signal came in between, with the program run fewer times: the program must count.
+pub fn send_live(program: BorrowedFd<'_>, frame: &[u8], times: u32, batch: u32) -> io::Result<()> {
+    run_live(program, frame, times, batch).map(|_| ())
+}
+
+fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32, batch_size: u32) -> io::Result<u32> {
     /// `TestRunAttr` and the fields added in 5.18.
     #[repr(C)]
     #[derive(Default)]
@@ -228,10 +241,11 @@ pub fn test_run_live(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
             prog_fd: program.as_raw_fd().cast_unsigned(),
             data_size_in: u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
             data_in: frame.as_ptr() as u64,
-            repeat: 1,
+            repeat,
             ..TestRunAttr::default()
         },
         flags: LIVE_FRAMES,
+        batch_size,
         ..LiveAttr::default()
     };
     // SAFETY: laid out as BPF_PROG_TEST_RUN reads it; the frame outlives the call.

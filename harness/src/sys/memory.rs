@@ -82,6 +82,18 @@ impl<T: Pod> MappedArray<T> {
         unsafe { self.at(index).write_volatile(value) }
     }
 
+    /// Writes `bytes` into element `index` from its byte `offset` on.
+    ///
+    /// # Panics
+    /// They do not fit into the element.
+    pub fn write_bytes(&self, index: usize, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= size_of::<T>(), "{} bytes at {offset} of an element", bytes.len());
+        // SAFETY: within the element, by the assertion; `T` is plain old data. Whoever reads meanwhile may see it half done.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(index).cast::<u8>().add(offset), bytes.len());
+        }
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {

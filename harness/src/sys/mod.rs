@@ -6,6 +6,7 @@
 mod attach;
 mod bpf;
 mod element;
+mod epoll;
 mod ethtool;
 mod info;
 #[cfg(feature = "libbpf")]
@@ -27,10 +28,11 @@ pub use attach::{
     link_to_descriptor, open_perf_event, open_raw_tracepoint,
 };
 pub use bpf::{
-    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, test_run, test_run_live,
+    ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, send_live, test_run, test_run_live,
     test_run_with_context,
 };
 pub use element::{Batches, MapHandle};
+pub use epoll::{Epoll, allow_open_files};
 pub use ethtool::{
     EthtoolFeatures, EthtoolStrings, ethtool_features, ethtool_statistics, ethtool_strings, set_ethtool_features,
 };
@@ -42,10 +44,12 @@ pub use machine::{end_with_parent, lift_memlock, reseed_random, set_clock, signa
 pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
 pub use mount::with_private_mount;
-pub use packet::{SEND_BATCH, packet_sender, send_frames, set_receive_buffer};
+pub use packet::{SEND_BATCH, packet_receiver, packet_sender, receive_frame, send_frames, set_receive_buffer};
 pub use ring::{PacketRing, RingPacket};
 pub use statistics::{enable_statistics, program_runs};
-pub use thread::{Pinned, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable};
+pub use thread::{
+    Pinned, Urgent, enter_netns, monotonic_ns, sleep_until, unshare_network, wait_for_softirqs, wait_readable,
+};
 
 /// The error of a system call that returned a negative number.
 fn check(result: libc::c_int) -> io::Result<()> {

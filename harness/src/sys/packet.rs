@@ -30,6 +30,52 @@ pub fn packet_sender(ifindex: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A raw packet socket that receives every frame which arrives on interface `ifindex` of the calling thread's network
+/// namespace, and none that leaves. `buffer` is the room for frames that wait, bytes; what finds it full is lost.
+///
+/// # Errors
+/// As [`packet_sender`].
+pub fn packet_receiver(ifindex: u32, buffer: i32) -> io::Result<OwnedFd> {
+    /// `ETH_P_ALL` in network byte order.
+    const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: a plain system call; protocol 0 receives nothing until the socket is bound.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    check(fd)?;
+    // SAFETY: the descriptor was just returned and belongs to nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer)?;
+    // SAFETY: all-zero is a valid `sockaddr_ll`.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET.cast_unsigned() as u16;
+    address.sll_protocol = ALL;
+    address.sll_ifindex = ifindex.cast_signed();
+    // SAFETY: the address is valid for its stated size.
+    check(unsafe {
+        libc::bind(fd, std::ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+    })?;
+    Ok(socket)
+}
+
+/// The next frame that a [`packet_receiver`] has, as much of it as `room` takes; nothing if none waits.
+///
+/// # Errors
+/// `ENETDOWN`.
+pub fn receive_frame<'a>(socket: BorrowedFd<'_>, room: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    loop {
+        // SAFETY: the kernel writes within the room.
+        let len = unsafe { libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+        if let Ok(len) = usize::try_from(len) {
+            return Ok(room.get(..len));
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            error => return Err(error),
+        }
+    }
+}
+
 fn set_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the value is an int of the stated size.
     check(unsafe {

@@ -160,7 +160,8 @@ fn default_routes(v4: IpAddr, v6: IpAddr) -> Vec<RouteSpec> {
 }
 
 /// Whether a router would forward to this address (RFC 6890, the special-purpose address registries).
-fn is_routable(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_routable(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(address) => {
             let first = address.octets()[0];

@@ -1,26 +1,45 @@
-//! A link with nothing but a counter at its far end: how fast frames can be sent at all. For benchmarks, which let
-//! other senders into the same link.
+//! A link with nothing but a counter at its far end: how fast, and how evenly, frames can be sent at all. For
+//! benchmarks, which let other senders into the same link.
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::WireError;
+use bpflab_programs::replayer::FAR;
+
 use super::attach::{Named, Stack, XdpMode, attach_xdp};
+use super::engine::{Engine, largest_live_frame};
 use super::inject::{Injector, Outgoing, Receiver, Went};
-use super::kit::Kit;
-use super::ledger;
+use super::pace::Schedule;
 use super::place::{Place, disable_gro};
+use super::replayer::{Metering, Meters, Replayer, Room, Sender};
+use super::source::Size;
+use super::{Speed, WireError};
+use crate::capture::Frame;
 use crate::suite::Programs;
 use crate::sys::{self, Pinned, SEND_BATCH};
 use crate::topology::Network;
+
+/// What the counter of a [`BareLink`] notes beside the number of frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BareOptions {
+    /// Room for frames that [`BareLink::flood`] sends.
+    pub room: Size,
+    /// Arrival times of the first frames, as many as this.
+    pub times: u32,
+    /// Byte of each frame at which its number stands (32 bits, big endian; not byte 0), and how many numbers there are:
+    /// from 0 on, and from 0 again after the last.
+    pub sequence: Option<(u32, u64)>,
+}
 
 /// The link between the client and the device under test, where an XDP program counts and swallows what arrives.
 pub struct BareLink {
     // Detached before the maps go.
     _attached: Stack,
+    sender: Option<Sender>,
     place: Place,
-    kit: Kit,
+    meters: Meters,
+    replayer: Replayer,
 }
 
 impl Receiver for BareLink {
@@ -33,42 +52,59 @@ impl Receiver for BareLink {
     }
 }
 
+fn system(operation: &str) -> impl FnOnce(std::io::Error) -> WireError {
+    let operation = operation.to_owned();
+    move |source| WireError::System { operation, source }
+}
+
 impl BareLink {
     /// Attaches the counter to the device under test's interface towards the client.
     ///
     /// # Errors
     /// [`WireError::Topology`], [`WireError::Object`], [`WireError::Network`].
-    pub fn new(network: &Network) -> Result<Self, WireError> {
+    pub fn new(network: &Network, options: BareOptions) -> Result<Self, WireError> {
         let place = Place::of(network)?;
-        let mut kit = Kit::load("ledger_xdp", false)?;
-        kit.point_at(&place);
+        let BareOptions { room, times, sequence } = options;
+        let room = Room::of(room.frames, room.bytes, u64::MAX / 2);
+        let mut replayer = Replayer::load(room, Metering { times, sequence })?;
         let mut attached = Stack::default();
         let sink = "sink_client";
-        let loaded = Programs::load(&mut kit.object, sink, None)?;
-        let named = Named { object: kit.object.name(), program: sink, fd: loaded.fd.as_fd() };
+        let loaded = Programs::load(&mut replayer.object, sink, None)?;
+        let named = Named { object: replayer.object.name(), program: sink, fd: loaded.fd.as_fd() };
         attached.push(attach_xdp(named, &place.client.dut, XdpMode::Driver)?);
         disable_gro(network, &place)?;
-        Ok(Self { _attached: attached, place, kit })
+        let meters = replayer.meters()?;
+        Ok(Self { _attached: attached, sender: None, place, meters, replayer })
     }
 
     /// Frames that have arrived, whoever sent them.
     #[must_use]
     pub fn arrived(&self) -> u64 {
-        ledger::arrived(&self.kit.counters, 0)
+        self.meters.frames(FAR)
     }
 
-    /// Sends `frames` from the client as fast as they can be sent without losing one, and returns how long it took
-    /// until the last had arrived. Frames from others are not expected meanwhile.
+    /// Frames that arrived with another number than the one after that of the frame before.
+    #[must_use]
+    pub fn disordered(&self) -> u64 {
+        self.meters.get(FAR).disordered
+    }
+
+    /// When the first `count` frames arrived, ns of the monotonic clock.
+    ///
+    /// # Errors
+    /// The map of times could not be read.
+    pub fn times(&self, count: usize) -> Result<Vec<u64>, WireError> {
+        Ok(self.replayer.times(count)?)
+    }
+
+    /// Sends `frames` from the client by packet sockets, as fast as they can be sent without losing one, and returns how
+    /// long it took until the last had arrived. Frames from others are not expected meanwhile.
     ///
     /// # Errors
     /// [`WireError::Refused`]; [`WireError::System`] if frames are lost.
     pub fn send(&self, frames: &[Vec<u8>]) -> Result<Duration, WireError> {
         let stop = AtomicBool::new(false);
         let mut injector = Injector::open(&self.place, Duration::from_secs(2), &stop)?;
-        let system = |operation: &str| {
-            let operation = operation.to_owned();
-            move |source| WireError::System { operation, source }
-        };
         let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
         injector.start_at(0, self.arrived());
         let start = sys::monotonic_ns();
@@ -78,13 +114,78 @@ impl BareLink {
                 *to = Outgoing { number, data, ..*to };
             }
             let went = injector.send(self, 0, &outgoing[..batch.len()]).went?;
-            self.arrive(went).map_err(system("send frames without losing one"))?;
+            arrive(went).map_err(system("send frames without losing one"))?;
         }
-        self.arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))?;
+        arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))?;
         Ok(Duration::from_nanos(sys::monotonic_ns() - start))
     }
 
-    fn arrive(&self, went: Went) -> std::io::Result<()> {
-        if went == Went::Well { Ok(()) } else { Err(std::io::ErrorKind::TimedOut.into()) }
+    /// Sends `frames` from the client at `speed`, each when it is due, and waits until the last has arrived. This is how
+    /// [`replay`](super::replay()) paces, without the account of each packet.
+    ///
+    /// # Errors
+    /// As [`BareLink::send`].
+    pub fn send_paced(&self, frames: &[Frame], speed: Speed) -> Result<(), WireError> {
+        let stop = AtomicBool::new(false);
+        let mut injector = Injector::open(&self.place, Duration::from_secs(2), &stop)?;
+        let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
+        injector.be_punctual();
+        injector.start_at(0, self.arrived());
+        let mut schedule = Schedule::new(speed);
+        let start = sys::monotonic_ns();
+        for frame in frames {
+            if let Some(due) = schedule.due(frame.time_ns) {
+                injector.wait_until(start + due);
+            }
+            let Frame { number, time_ns, data, .. } = frame;
+            let outgoing = [Outgoing { number: *number, time_ns: *time_ns, slot: 0, data }];
+            arrive(injector.send(self, 0, &outgoing).went?).map_err(system("send frames without losing one"))?;
+        }
+        arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))
     }
+
+    /// Puts `frames` into the kernel's memory, for [`BareLink::flood`].
+    ///
+    /// # Errors
+    /// [`WireError::Engine`] where the kernel has no live frames, or a frame is too long for one, or there is no room.
+    pub fn load(&mut self, frames: &[Frame]) -> Result<(), WireError> {
+        let unusable = |why: String| WireError::Engine { engine: Engine::LiveFrames, why };
+        let largest = largest_live_frame().map_err(unusable)?;
+        let arena = self.replayer.arena()?;
+        let mut part = arena.whole();
+        for frame in frames {
+            if frame.data.len() > largest || !arena.put(&mut part, 0, &frame.data) {
+                return Err(unusable(format!("a frame of {} bytes does not fit", frame.data.len())));
+            }
+        }
+        let sender = self.replayer.sender(&self.place, largest)?;
+        sender.select(part.filled());
+        self.sender = Some(sender);
+        Ok(())
+    }
+
+    /// Sends the next `count` of the frames loaded, by live frames, beginning anew after the last, and returns how long
+    /// it took until the last had arrived.
+    ///
+    /// # Errors
+    /// [`WireError::System`] if nothing was loaded, or frames are lost.
+    pub fn flood(&self, count: u32) -> Result<Duration, WireError> {
+        let nothing = || system("send frames that were not loaded")(std::io::ErrorKind::InvalidInput.into());
+        let sender = self.sender.as_ref().ok_or_else(nothing)?;
+        let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
+        let before = self.arrived();
+        let start = sys::monotonic_ns();
+        sender.send(count)?;
+        while self.arrived() - before < u64::from(count) {
+            if sys::monotonic_ns() - start > 10_000_000_000 {
+                return Err(system("receive every live frame")(std::io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::yield_now();
+        }
+        Ok(Duration::from_nanos(sys::monotonic_ns() - start))
+    }
+}
+
+fn arrive(went: Went) -> std::io::Result<()> {
+    if went == Went::Well { Ok(()) } else { Err(std::io::ErrorKind::TimedOut.into()) }
 }

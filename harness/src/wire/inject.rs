@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use super::WireError;
 use super::place::{Link, Place, Port};
-use crate::sys::{self, SEND_BATCH};
+use super::replayer::{Arena, Metering, Replayer, Room, Sender};
+use crate::sys::{self, SEND_BATCH, Urgent};
 
 /// Most frames sent and not yet seen by XDP. The ring between the two ends of a veth holds 256 (`VETH_RING_SIZE`,
 /// drivers/net/veth.c) and drops what finds it full; half of it leaves room for what the far end's stack sends itself.
 const MOST_OUTSTANDING: u64 = 128;
-/// Sleep is only as exact as timers; the rest of a wait is spent looking at the clock.
-const SPIN_NS: u64 = 80_000;
+/// A sleeper wakes up late, by timers and by whoever has the CPU; so much of a wait is spent looking at the clock.
+const SPIN_NS: u64 = 100_000;
+/// Who never sleeps for so long is no longer given precedence: the kernel takes 50 ms of each second from a real-time
+/// thread that does not let go (`sched_rt_runtime_us`), all at once.
+const AWAKE_NS: u64 = 500_000_000;
+/// Moment that a thread with precedence leaves to others while it waits for what they do.
+const PAUSE_NS: u64 = 20_000;
 /// Longest sleep before the stop flag is looked at again.
 const NAP_NS: u64 = 20_000_000;
 
@@ -62,10 +68,44 @@ struct Socket {
     sent: u64,
 }
 
-/// A packet socket at each far end.
-#[derive(Debug)]
+/// Live frames, for batches.
+pub(super) struct Live {
+    sender: Sender,
+    arena: Arena,
+    largest: usize,
+    // The maps of both.
+    _replayer: Replayer,
+}
+
+impl Live {
+    /// `largest` is what a live frame holds.
+    pub(super) fn new(place: &Place, largest: usize) -> Result<Self, WireError> {
+        // 64 frames of less than a page fill a quarter of a chunk.
+        let mut replayer = Replayer::load(Room { slots: SEND_BATCH as u32, chunks: 1 }, Metering::default())?;
+        let sender = replayer.sender(place, largest)?;
+        Ok(Self { sender, arena: replayer.arena()?, largest, _replayer: replayer })
+    }
+
+    /// Sends the frames, all of which fit.
+    fn send(&self, side: usize, frames: &[Outgoing<'_>]) -> Result<(), WireError> {
+        let mut part = self.arena.whole();
+        for frame in frames {
+            self.arena.put(&mut part, side, frame.data);
+        }
+        self.sender.select(part.filled());
+        self.sender.send(u32::try_from(frames.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// A packet socket at each far end, and live frames if they are wanted.
 pub(super) struct Injector<'a> {
     sockets: [Option<Socket>; 2],
+    live: Option<Live>,
+    /// Precedence for a paced replay, and since when the thread has not slept.
+    urgent: Option<Urgent>,
+    awake_since_ns: u64,
+    /// Frames that live frames do not hold.
+    pub(super) by_socket: u64,
     last_side: usize,
     deadline_ns: u64,
     stop: &'a AtomicBool,
@@ -84,7 +124,26 @@ impl<'a> Injector<'a> {
         };
         let sockets = [Some(open(&place.client)?), place.server.as_ref().map(open).transpose()?];
         let deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { sockets, last_side: 0, deadline_ns, stop })
+        Ok(Self { sockets, live: None, urgent: None, awake_since_ns: 0, by_socket: 0, last_side: 0, deadline_ns, stop })
+    }
+
+    /// Sends by live frames from now on what fits into them.
+    pub(super) fn use_live(&mut self, live: Live) {
+        self.live = Some(live);
+    }
+
+    /// Lets others run for a moment. Yielding makes no way for ordinary threads, where this one has precedence.
+    pub(super) fn pause(&self) {
+        match self.urgent {
+            Some(_) => sys::sleep_until(sys::monotonic_ns() + PAUSE_NS),
+            None => std::thread::yield_now(),
+        }
+    }
+
+    /// Gives the calling thread, which must be the one that sends, precedence over others.
+    pub(super) fn be_punctual(&mut self) {
+        self.urgent = Some(Urgent::new());
+        self.awake_since_ns = sys::monotonic_ns();
     }
 
     /// Counts from `number` on a side, where others have sent before.
@@ -121,6 +180,18 @@ impl<'a> Injector<'a> {
         let Some(socket) = &mut self.sockets[side] else { return Sent { frames: 0, went: Ok(Went::Well) } };
         for (number, frame) in (socket.sent..).zip(frames) {
             receiver.announce(side, number, frame);
+        }
+        if let Some(live) = &self.live {
+            // What the interface does not take is refused by the socket.
+            let fits = |frame: &Outgoing<'_>| {
+                (14..=live.largest.min(socket.port.largest_frame(frame.data))).contains(&frame.data.len())
+            };
+            if frames.iter().all(fits) {
+                let went = live.send(side, frames);
+                socket.sent += frames.len() as u64;
+                return Sent { frames: frames.len(), went: went.map(|()| Went::Well) };
+            }
+            self.by_socket += frames.len() as u64;
         }
         let mut data: [&[u8]; SEND_BATCH] = [&[]; SEND_BATCH];
         for (to, frame) in data.iter_mut().zip(frames) {
@@ -176,7 +247,7 @@ impl<'a> Injector<'a> {
         }
         let mut give_up = sys::monotonic_ns().saturating_add(self.deadline_ns);
         loop {
-            std::thread::yield_now();
+            self.pause();
             let seen = receiver.seen(side);
             if sent.saturating_sub(seen) <= but {
                 return Went::Well;
@@ -194,7 +265,7 @@ impl<'a> Injector<'a> {
     }
 
     /// Waits until the monotonic clock reads `due_ns`.
-    pub(super) fn wait_until(&self, due_ns: u64) -> Went {
+    pub(super) fn wait_until(&mut self, due_ns: u64) -> Went {
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Went::Stopped;
@@ -204,8 +275,16 @@ impl<'a> Injector<'a> {
                 return Went::Well;
             }
             match (due_ns - now).checked_sub(SPIN_NS) {
-                Some(long) if long > 0 => sys::sleep_until(now + long.min(NAP_NS)),
-                _ => std::hint::spin_loop(),
+                Some(long) if long > 0 => {
+                    sys::sleep_until(now + long.min(NAP_NS));
+                    self.awake_since_ns = sys::monotonic_ns();
+                }
+                _ => {
+                    if now - self.awake_since_ns > AWAKE_NS {
+                        self.urgent = None;
+                    }
+                    std::hint::spin_loop();
+                }
             }
         }
     }

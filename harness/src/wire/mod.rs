@@ -11,11 +11,15 @@
 //! - `impaired`: what becomes of packets in impaired queues.
 //! - `inject`: sending without loss; `pace`: when.
 //! - `window`: packets under way; `account`: where each ended.
+//! - `engine`: what sends, and why; `replayer`: the kernel's live frames.
+//! - `flood`: the highest rate, counted instead of accounted for; `source`: where its frames come from.
 //! - `bare`: a link without a device under test, for benchmarks.
 
 mod account;
 mod attach;
 mod bare;
+mod engine;
+mod flood;
 mod impaired;
 mod inject;
 mod kit;
@@ -23,6 +27,8 @@ mod ledger;
 mod pace;
 mod place;
 mod replay;
+mod replayer;
+mod source;
 mod window;
 
 use crate::kernel::btf::BtfError;
@@ -34,12 +40,15 @@ use crate::topology::TopologyError;
 pub use account::Progress;
 pub(crate) use attach::load_for;
 pub use attach::{Attachments, XdpAlone};
-pub use bare::BareLink;
+pub use bare::{BareLink, BareOptions};
+pub use engine::{Chosen, Engine, EngineChoice};
+pub use flood::{FloodOptions, FloodOutcome, Repeat, SideCount, flood};
 pub use impaired::check as check_impairment;
 pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
 pub(crate) use place::Namespace;
 pub use replay::{OnProgress, replay};
+pub use source::{Given, OfCapture, Size, Source, SourceError};
 
 /// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.
 ///
@@ -49,8 +58,14 @@ pub(crate) fn ledger_object() -> Result<(Object, Targets), WireError> {
     Ok((kit::load_object(true)?, [&ledger::TRACED[..], &ledger::TRACED_XDP, &ledger::TRACED_EGRESS].concat()))
 }
 
-/// How frames are put on the wire.
-pub const ENGINE: &str = "sendmmsg + qdisc bypass";
+/// The object of live frames and meters, as floods load it.
+///
+/// # Errors
+/// What [`crate::object::Object::load`] says.
+pub(crate) fn replayer_object() -> Result<(Object, Targets), WireError> {
+    let room = replayer::Room { slots: 1, chunks: 1 };
+    Ok((replayer::Replayer::load(room, replayer::Metering::default())?.object, Targets::new()))
+}
 
 /// Why a wire run could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +167,24 @@ pub enum WireError {
     /// The next frame could not be read.
     #[error("cannot read the next frame")]
     Frames(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What was asked to send frames cannot.
+    #[error("cannot send by {engine}: {why}")]
+    Engine {
+        /// What was asked for.
+        engine: Engine,
+        /// What keeps it from being used.
+        why: String,
+    },
+    /// Frames were sent into a link, without an error, and none came out.
+    #[error("cannot get frames through interface {interface}: {sent} were sent and none arrived; {why}")]
+    Vanished {
+        /// Where they were to arrive.
+        interface: String,
+        /// How many.
+        sent: u64,
+        /// What is wrong with the interface, as far as can be told.
+        why: String,
+    },
     /// The kernel does not send a frame.
     #[error(
         "cannot send packet {packet} ({len} bytes) on interface {interface}, which takes frames of 14 to {largest} bytes"
@@ -176,6 +209,8 @@ pub enum WireError {
 pub struct WireOptions {
     /// How fast.
     pub speed: Speed,
+    /// What sends.
+    pub engine: EngineChoice,
     /// Whether the frames that arrive at the far ends are kept.
     pub record: bool,
     /// How long to wait for a packet whose end is not known before it counts as unaccounted, and for any progress.
@@ -184,7 +219,12 @@ pub struct WireOptions {
 
 impl Default for WireOptions {
     fn default() -> Self {
-        Self { speed: Speed::Top, record: false, deadline: std::time::Duration::from_secs(2) }
+        Self {
+            speed: Speed::Top,
+            engine: EngineChoice::Auto,
+            record: false,
+            deadline: std::time::Duration::from_secs(2),
+        }
     }
 }
 
@@ -224,8 +264,10 @@ pub struct WireOutcome {
     pub unaccounted: Vec<Unaccounted>,
     /// How well the schedule was kept.
     pub pacing: Pacing,
-    /// How frames were sent.
+    /// What sent the frames, and why.
     pub engine: String,
+    /// Frames that were too long for the engine and went out by packet sockets.
+    pub by_socket: u64,
     /// Frames at the far ends, in the order of their arrival; empty unless recorded. They are held in memory.
     pub received: Vec<Arrived>,
     /// Frames that the recorder had no room for.
@@ -257,6 +299,7 @@ impl WireOutcome {
             }
         };
         note(self.withheld, "frames of the server's side were not offered: the topology has no such side");
+        note(self.by_socket, "frames were too long for live frames and went out by packet sockets");
         note(self.foreign, "packets at the device under test were not sent by the lab");
         note(self.unstamped, "packets could not be stamped and followed beyond XDP");
         note(self.by_xdp, "frames reached a far end straight from XDP, past tc");

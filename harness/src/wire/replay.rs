@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::account::Programs;
-use super::attach::Attachments;
+use super::attach::{Attachments, XdpMode};
+use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
 use super::impaired::Impaired;
-use super::inject::{Injector, Outgoing, Went};
+use super::inject::{Injector, Live, Outgoing, Went};
 use super::ledger::Ledger;
 use super::pace::{Keeping, Schedule};
 use super::place::{Place, readdress};
 use super::window::{Books, Window};
-use super::{ENGINE, WireError, WireOptions, WireOutcome};
+use super::{Speed, WireError, WireOptions, WireOutcome};
 use crate::capture::{Frame, Side};
 use crate::kernel::btf::Btf;
 use crate::kernel::reasons::DropReasons;
@@ -40,9 +41,17 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     let place = Place::of(network)?;
     let impaired = Impaired::of(network, &place)?;
     let ledger = Ledger::arm(network, &place, attachments, options.record)?;
-    let injector = Injector::open(&place, options.deadline, stop)?;
+    let engine = engine(&place, attachments, options)?;
+    let mut injector = Injector::open(&place, options.deadline, stop)?;
+    if engine.engine == Engine::LiveFrames {
+        let unusable = |why| WireError::Engine { engine: Engine::LiveFrames, why };
+        injector.use_live(Live::new(&place, largest_live_frame().map_err(unusable)?)?);
+    }
     let pinned = Pinned::here()
         .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
+    if options.speed != Speed::Top {
+        injector.be_punctual();
+    }
     let mut run = Run {
         network,
         place: &place,
@@ -62,13 +71,30 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         start_ns: None,
         on_progress,
     };
-    run.books.outcome.engine = ENGINE.to_owned();
+    run.books.outcome.engine = engine.to_string();
     let result = run.all(frames);
     // A frame that cannot be read or sent does not take back what was done, but is what the caller must hear.
     let settled = run.settle();
     result?;
     settled?;
     run.finish()
+}
+
+/// What sends. An account of each packet needs the two sides in one order, so a change of side waits for what is under
+/// way; conversations change sides every few packets, and a call that sends live frames costs as much as tens of frames.
+/// The benchmark `engine` has live frames at half the speed of packet sockets here: they are for those who ask for them.
+fn engine(place: &Place, attachments: &Attachments, options: &WireOptions) -> Result<Chosen, WireError> {
+    if options.engine == EngineChoice::Auto {
+        let why = "each packet is accounted for".to_owned();
+        return Ok(Chosen { engine: Engine::Sendmmsg, why });
+    }
+    let generic = |(side, _): &(usize, _)| {
+        attachments.xdp[*side].as_ref().is_some_and(|under_test| under_test.mode == XdpMode::Generic)
+    };
+    let generic = place.links().find(generic);
+    let needs =
+        Needs { speed: options.speed, longest: None, without_napi: generic.map(|(_, link)| link.dut.name.as_str()) };
+    choose(options.engine, needs, largest_live_frame)
 }
 
 struct Run<'a, 'b> {
@@ -232,7 +258,7 @@ impl Run<'_, '_> {
             if all || sys::monotonic_ns() >= deadline {
                 break;
             }
-            std::thread::yield_now();
+            self.injector.pause();
         }
         self.window.harvest(&self.ledger, programs, &self.reasons, &mut self.books);
         self.progress()
@@ -245,7 +271,7 @@ impl Run<'_, '_> {
         let elsewhere = (0..2).any(|side| self.ledger.counters(side).cpus & !here != 0);
         if elsewhere && sys::wait_for_softirqs().is_err() {
             // Without membarrier the wait for each packet's end has to do.
-            std::thread::yield_now();
+            self.injector.pause();
         }
     }
 
@@ -264,6 +290,7 @@ impl Run<'_, '_> {
         }
         self.progress()?;
         self.books.outcome.unseeded = self.impaired.unseeded()?;
+        self.books.outcome.by_socket = self.injector.by_socket;
         self.books.outcome.pacing = self.keeping.summary(self.options.speed, end_ns);
         self.ledger.disarm();
         Ok(self.books.close(&self.place.host))
@@ -292,7 +319,7 @@ impl Run<'_, '_> {
                 return Ok((generated, queue));
             }
             if queue.is_none() {
-                std::thread::yield_now();
+                self.injector.pause();
                 continue;
             }
             // A slow link gives signs of life.

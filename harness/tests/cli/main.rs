@@ -5,6 +5,7 @@
 mod capture_input;
 mod exec;
 mod hostile;
+mod import;
 mod kernels;
 mod machine;
 mod matrix;
@@ -14,3 +15,4 @@ mod replay;
 mod report;
 mod scenarios;
 mod support;
+mod synth;

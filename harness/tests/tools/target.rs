@@ -177,6 +177,8 @@ fn observe_conversations(spec: &Spec) -> Observation {
         topology: bpflab::topology::TopologyChoice::default(),
         speed: bpflab::wire::Speed::Top,
         clock: Clock::Capture,
+        engine: bpflab::wire::EngineChoice::Auto,
+        live: bpflab::live::LiveOptions::default(),
         artefacts: None,
     };
     bpflab::run::run(&plan, &AtomicBool::new(false), &mut |_| ()).unwrap().observation

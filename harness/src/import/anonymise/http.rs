@@ -310,7 +310,7 @@ pub(super) fn header(line: &[u8], out: &mut [u8], head: &mut Head, tools: &mut T
     out[len..].copy_from_slice(&line[len..]);
     let colon = text.iter().position(|byte| *byte == b':').filter(|_| !matches!(text.first(), Some(b' ' | b'\t')));
     let Some(colon) = colon else {
-        head.unclear |= text.first().is_some();
+        head.unclear |= !text.is_empty();
         return tools.words.text(text, &mut out[..len], &[], false, &mut tools.ids);
     };
     let (name, value) = (text[..colon].to_ascii_lowercase(), &text[colon + 1..]);

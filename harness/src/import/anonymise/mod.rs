@@ -134,6 +134,8 @@ pub struct Anonymiser {
     streams: Streams,
     fragments: ip::Fragments,
     learning: bool,
+    /// What the first reading replaced: it is there that streams are parsed.
+    learned: Counts,
     /// Where frames are written while learning, to no use but to add up checksums.
     scratch: Vec<u8>,
 }
@@ -154,6 +156,7 @@ impl Anonymiser {
             streams: Streams::default(),
             fragments: ip::Fragments::default(),
             learning: true,
+            learned: Counts::default(),
             scratch: Vec::new(),
         }
     }
@@ -172,8 +175,7 @@ impl Anonymiser {
         self.learning = false;
         self.streams.settle();
         self.fragments.settle();
-        self.tools.counts = Counts::default();
-        self.tools.counts.add("streams_parsed_bytes", 0);
+        self.tools.counts = std::mem::take(&mut self.learned);
     }
 
     /// Second reading, after [`Anonymiser::settle`]: puts what replaces the Ethernet frame `data` into `to`, of the same

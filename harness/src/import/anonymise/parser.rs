@@ -54,6 +54,15 @@ enum Step {
     Over(State),
 }
 
+/// The requests of a connection whose answers have not come.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    waiting: VecDeque<Method>,
+    /// An answer came without its request, or a direction was not seen from its start: nobody knows which answer is to
+    /// which request any more.
+    lost: bool,
+}
+
 /// A parser and the bytes that it could not yet make sense of.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
@@ -67,7 +76,7 @@ pub(super) struct Parser {
 /// What a step works with.
 struct Context<'a> {
     fates: &'a mut Fates,
-    methods: &'a mut VecDeque<Method>,
+    requests: &'a mut Requests,
     tools: &'a mut Tools,
     kept: usize,
 }
@@ -85,12 +94,13 @@ impl Parser {
         from_start: bool,
         ports: (u16, u16),
         fates: &mut Fates,
-        methods: &mut VecDeque<Method>,
+        requests: &mut Requests,
         tools: &mut Tools,
     ) -> usize {
         self.from_start = from_start;
+        requests.lost |= !from_start;
         self.buffer.extend_from_slice(data);
-        let mut context = Context { fates, methods, tools, kept: 0 };
+        let mut context = Context { fates, requests, tools, kept: 0 };
         let mut done = 0;
         while done < self.buffer.len() && !self.is_over() {
             let bytes = std::mem::take(&mut self.buffer);
@@ -266,8 +276,8 @@ impl Parser {
             return Step::Over(State::Scrub);
         };
         if let Some(method) = method {
-            context.methods.push_back(method);
-            if context.methods.len() > MAX_METHODS {
+            context.requests.waiting.push_back(method);
+            if context.requests.waiting.len() > MAX_METHODS {
                 return Step::Over(State::Scrub);
             }
         }
@@ -281,7 +291,7 @@ impl Parser {
             Ok(line) => line,
             Err(step) => return step,
         };
-        self.state = if blank { after_head(head, context.methods) } else { State::HttpHeader(head) };
+        self.state = if blank { after_head(head, context.requests) } else { State::HttpHeader(head) };
         if matches!(self.state, State::Policy | State::Scrub) {
             let fate = if self.state == State::Policy { Fate::Policy } else { Fate::Scrub };
             context.fates.push(self.at + len as u64, fate);
@@ -397,6 +407,15 @@ impl Parser {
     }
 }
 
+impl Requests {
+    /// The request that the next answer is to, if that is known.
+    fn answered(&mut self) -> Option<Method> {
+        let request = self.waiting.pop_front();
+        self.lost |= request.is_none();
+        request.filter(|_| !self.lost)
+    }
+}
+
 /// A record whose header alone is kept.
 fn scrubbed(record: &[u8]) -> Box<[u8]> {
     let mut to = vec![0; record.len()];
@@ -405,7 +424,7 @@ fn scrubbed(record: &[u8]) -> Box<[u8]> {
 }
 
 /// Where the body ends, and so what follows a head (RFC 9112 section 6.3).
-fn after_head(head: Head, methods: &mut VecDeque<Method>) -> State {
+fn after_head(head: Head, requests: &mut Requests) -> State {
     let body = |certain| match (head.chunked, head.length) {
         _ if head.unclear => State::Scrub,
         // Both is a smuggler's (RFC 9112 section 6.1).
@@ -424,7 +443,7 @@ fn after_head(head: Head, methods: &mut VecDeque<Method>) -> State {
         // Another protocol takes over.
         Kind::Response(101) => State::Scrub,
         Kind::Response(100..=199) => State::HttpStart,
-        Kind::Response(code) => match methods.pop_front() {
+        Kind::Response(code) => match requests.answered() {
             Some(Method::Head) => State::HttpStart,
             Some(Method::Connect) if (200..300).contains(&code) => State::Scrub,
             _ if matches!(code, 204 | 304) => State::HttpStart,

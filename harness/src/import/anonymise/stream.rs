@@ -6,17 +6,18 @@
 //! retransmission carries the same bytes again. Bytes that differ from those that were parsed (a forged overlap, say)
 //! are never kept.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::Tools;
-use super::http::Method;
-use super::parser::Parser;
+use super::parser::{Parser, Requests};
 
 /// Bytes of one direction that wait for others before them.
 const MAX_WAITING: usize = 1 << 20;
 /// Bytes that wait in all directions together.
 const MAX_ALL_WAITING: usize = 64 << 20;
+/// Connections that are told apart, about 600 bytes each: a flood has one per packet.
+const MAX_CONNECTIONS: usize = 1 << 20;
 /// Bytes of replacements that are kept in all.
 const MAX_KEPT: usize = 512 << 20;
 
@@ -43,6 +44,9 @@ impl Fates {
         }
     }
 }
+
+/// Writes new bytes for old ones, which stand at an offset of the stream.
+type Rewrite<'a> = dyn FnMut(u64, &[u8], &mut [u8]) + 'a;
 
 /// What happened to a segment's bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,11 +87,11 @@ struct Direction {
     fates: Fates,
 }
 
-/// A connection: two directions, and the requests whose answers have not come.
+/// A connection: two directions, and what they know of each other.
 #[derive(Debug, Default)]
 struct Connection {
     directions: [Direction; 2],
-    methods: VecDeque<Method>,
+    requests: Requests,
 }
 
 /// The two ends, lower first.
@@ -102,6 +106,8 @@ struct Pair {
 struct Successive {
     connections: Vec<Connection>,
     current: usize,
+    /// There were more than can be told apart: nothing of these ends is kept.
+    over: bool,
 }
 
 /// A TCP segment.
@@ -117,6 +123,7 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     pairs: HashMap<Pair, Successive>,
+    connections: usize,
     waiting: usize,
     kept: usize,
 }
@@ -126,17 +133,12 @@ fn pair(segment: &Segment) -> (Pair, usize) {
     if a <= b { (Pair { low: a, high: b }, 0) } else { (Pair { low: b, high: a }, 1) }
 }
 
-/// The connection that a segment is of: a SYN with another sequence number begins another.
+/// Moves on to the connection that a segment is of: a SYN with another sequence number begins another.
 fn enter(successive: &mut Successive, segment: &Segment, side: usize) {
-    if successive.connections.is_empty() {
-        successive.connections.push(Connection::default());
-    }
-    let base = successive.connections[successive.current].directions[side].position.base;
+    let current = successive.connections.get(successive.current);
+    let base = current.and_then(|connection| connection.directions[side].position.base);
     if segment.syn && base.is_some_and(|base| base != segment.sequence.wrapping_add(1)) {
         successive.current += 1;
-        if successive.current == successive.connections.len() {
-            successive.connections.push(Connection::default());
-        }
     }
 }
 
@@ -150,9 +152,21 @@ impl Streams {
     /// First reading: takes in a segment's data.
     pub(super) fn learn(&mut self, segment: &Segment, data: &[u8], tools: &mut Tools) {
         let (pair, side) = pair(segment);
+        if self.connections == MAX_CONNECTIONS && !self.pairs.contains_key(&pair) {
+            return;
+        }
         let successive = self.pairs.entry(pair).or_default();
         enter(successive, segment, side);
-        let Connection { directions, methods } = &mut successive.connections[successive.current];
+        if successive.current == successive.connections.len() {
+            successive.over |= self.connections == MAX_CONNECTIONS;
+            if !successive.over {
+                successive.connections.push(Connection::default());
+                self.connections += 1;
+            }
+        }
+        let Some(Connection { directions, requests }) = successive.connections.get_mut(successive.current) else {
+            return;
+        };
         let direction = &mut directions[side];
         direction.from_start |= segment.syn;
         let offset = data_offset(direction, segment);
@@ -166,7 +180,7 @@ impl Streams {
         let ports = (segment.source.1, segment.destination.1);
         let mut feed = |direction: &mut Direction, data: &[u8]| {
             let first = direction.from_start;
-            let kept = direction.parser.feed(data, first, ports, &mut direction.fates, methods, tools);
+            let kept = direction.parser.feed(data, first, ports, &mut direction.fates, requests, tools);
             self.kept += kept;
             if self.kept > MAX_KEPT {
                 direction.parser.give_up(&mut direction.fates);
@@ -216,21 +230,18 @@ impl Streams {
 
     /// Second reading: writes what replaces a segment's data into `to`, which holds zeros. `policy` is called for what
     /// the payload policy decides, with the offset in the stream; it gets old bytes and the place for new ones.
-    pub(super) fn write(
-        &mut self,
-        segment: &Segment,
-        from: &[u8],
-        to: &mut [u8],
-        policy: &mut dyn FnMut(u64, &[u8], &mut [u8]),
-    ) -> Written {
+    pub(super) fn write(&mut self, segment: &Segment, from: &[u8], to: &mut [u8], policy: &mut Rewrite<'_>) -> Written {
         let mut written = Written::default();
         let (pair, side) = pair(segment);
-        let Some(successive) = self.pairs.get_mut(&pair) else {
+        let found = self.pairs.get_mut(&pair).filter(|successive| !successive.over);
+        let connection = found.and_then(|successive| {
+            enter(successive, segment, side);
+            successive.connections.get_mut(successive.current)
+        });
+        let Some(direction) = connection.map(|connection| &mut connection.directions[side]) else {
             written.scrubbed = from.len();
             return written;
         };
-        enter(successive, segment, side);
-        let direction = &mut successive.connections[successive.current].directions[side];
         let offset = data_offset(direction, segment);
         let skip = usize::try_from(-offset.min(0)).unwrap_or(usize::MAX).min(from.len());
         written.scrubbed = skip;

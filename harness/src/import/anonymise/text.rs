@@ -108,7 +108,7 @@ impl Words {
             }
             let len = from[at..].iter().position(|byte| MARKS.contains(byte)).unwrap_or(from.len() - at);
             let (word, place) = (&from[at..at + len], &mut out[at..at + len]);
-            if known(word, vocabulary) || (numbers && word.iter().all(u8::is_ascii_digit)) {
+            if known(word, vocabulary) || (numbers && word.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')) {
                 place.copy_from_slice(word);
             } else {
                 self.word(word, place);

@@ -116,7 +116,9 @@ impl Anonymiser {
             syn: header[13] & 2 != 0,
         };
         if self.learning {
-            return self.streams.learn(&segment, &frame.from[data], &mut self.tools);
+            std::mem::swap(&mut self.tools.counts, &mut self.learned);
+            self.streams.learn(&segment, &frame.from[data], &mut self.tools);
+            return std::mem::swap(&mut self.tools.counts, &mut self.learned);
         }
         let (from, to) = (&frame.from[data.clone()], &mut frame.to[data]);
         let tools = &mut self.tools;
@@ -125,7 +127,7 @@ impl Anonymiser {
             tools.policy_bytes(from, to, Some((&stream, offset)));
         };
         let written = self.streams.write(&segment, from, to, &mut policy);
-        self.tools.counts.add("streams_parsed_bytes", written.patched as u64);
+        self.tools.counts.add("stream_bytes_read", written.patched as u64);
         self.tools.counts.add("unread_bytes", written.scrubbed as u64);
         if written.policy > 0 {
             let server = port(0).min(port(2));

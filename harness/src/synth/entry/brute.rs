@@ -143,7 +143,7 @@ fn rdp(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
         let length = cookie.len() + 11;
         fill.bytes(&[3, 0]).u16(length as u16).bytes(&[(length - 5) as u8, 0xe0, 0, 0, 0, 0, 0]).bytes(&cookie);
     });
-    // Connection confirm: TLS is taken.
+    // Connection confirm: TLS with CredSSP is taken.
     script.server(|fill| {
         fill.bytes(&[3, 0, 0, 19, 14, 0xd0, 0, 0, 0x12, 0x34, 0, 2, 0, 8, 0, 2, 0, 0, 0]);
     });

@@ -139,12 +139,48 @@ fn header(fill: &mut Fill<'_>, response: Option<u8>, answers: u16, additional: u
     fill.u16(id).u16(flags).u16(1).u16(answers).u16(0).u16(additional);
 }
 
-/// A name out of labels, and the question's type and class.
-fn question(fill: &mut Fill<'_>, name: &str, kind: u16) {
+/// A name out of labels, without its end.
+fn labels(fill: &mut Fill<'_>, name: &str) {
     for label in name.split('.') {
         fill.bytes(&[label.len() as u8]).text(label);
     }
+}
+
+/// The end of a question's name, then type and class.
+fn question(fill: &mut Fill<'_>, name: &Name<'_>, kind: u16) {
+    match name {
+        Name::Fixed(name) => labels(fill, name),
+        Name::Below { domain, length } => {
+            random_labels(fill, length.saturating_sub(domain.len() + 1).max(1));
+            labels(fill, domain);
+        }
+    }
     fill.bytes(&[0]).u16(kind).u16(1);
+}
+
+/// The name of a question.
+pub(super) enum Name<'a> {
+    /// As it is.
+    Fixed(&'a str),
+    /// Random labels before a domain, so many bytes in all as text; the same for all messages of a unit.
+    Below {
+        /// The domain.
+        domain: &'a str,
+        /// Bytes.
+        length: usize,
+    },
+}
+
+/// Random characters in labels of at most 63 bytes, `rest` bytes with the dots between them.
+fn random_labels(fill: &mut Fill<'_>, mut rest: usize) {
+    let mut rng = fill.unit.rng.fork(fill.shared);
+    while rest > 0 {
+        // A label of one byte less, rather than nothing left for the one behind the dot.
+        let label = if rest == 64 { 62 } else { rest.min(63) };
+        fill.bytes(&[label as u8]);
+        rng.characters(fill.out, BASE32, label);
+        rest = rest.saturating_sub(label + 1);
+    }
 }
 
 /// EDNS with a buffer of so many bytes (RFC 6891 section 6.1.2): 11 bytes.
@@ -163,7 +199,7 @@ fn strings(data: &[u8]) -> Vec<u8> {
 }
 
 /// A query.
-pub(super) fn query(fill: &mut Fill<'_>, name: &str, kind: u16, size: Option<u16>) {
+pub(super) fn query(fill: &mut Fill<'_>, name: &Name<'_>, kind: u16, size: Option<u16>) {
     header(fill, None, 0, u16::from(size.is_some()));
     question(fill, name, kind);
     if let Some(size) = size {
@@ -172,7 +208,7 @@ pub(super) fn query(fill: &mut Fill<'_>, name: &str, kind: u16, size: Option<u16
 }
 
 /// An answer with one record or none.
-pub(super) fn answer(fill: &mut Fill<'_>, name: &str, kind: u16, code: u8, data: Option<&[u8]>) {
+pub(super) fn answer(fill: &mut Fill<'_>, name: &Name<'_>, kind: u16, code: u8, data: Option<&[u8]>) {
     header(fill, Some(code), u16::from(data.is_some()), 0);
     question(fill, name, kind);
     if let Some(data) = data {
@@ -182,24 +218,6 @@ pub(super) fn answer(fill: &mut Fill<'_>, name: &str, kind: u16, code: u8, data:
 
 /// Letters that a name carries data in: base 32 without padding, in lower case (RFC 4648 section 6).
 const BASE32: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
-
-/// A name of `length` bytes: random characters in labels of at most 63, then the domain. The same for all messages of a
-/// unit.
-fn long_name(fill: &Fill<'_>, length: usize, domain: &str) -> String {
-    let mut rng = fill.unit.rng.fork(fill.shared);
-    let mut name = String::new();
-    let mut rest = length.saturating_sub(domain.len() + 1).max(1);
-    while rest > 0 {
-        // A label of one byte less, rather than nothing left for the one behind the dot.
-        let label = if rest == 64 { 62 } else { rest.min(63) };
-        let mut text = Vec::new();
-        rng.characters(&mut text, BASE32, label);
-        name.push_str(&String::from_utf8_lossy(&text));
-        name.push('.');
-        rest = rest.saturating_sub(label + 1);
-    }
-    name + domain
-}
 
 fn udp(
     context: &Context<'_>,
@@ -220,7 +238,7 @@ fn amplification(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError
     let name = domain.clone();
     let respond = move |fill: &mut Fill<'_>| {
         header(fill, Some(NO_ERROR), 1, 0);
-        question(fill, &name, kind);
+        question(fill, &Name::Fixed(&name), kind);
         // TXT is what ANY brings most of; a record has 12 bytes before its data. Strings of 255 bytes need one more each.
         let room = length.saturating_sub(fill.out.len() + 12);
         let mut text = Vec::new();
@@ -231,7 +249,7 @@ fn amplification(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError
     if domain.len() + 30 > length {
         return Err(context.contradiction("`response` has no room for the question"));
     }
-    Ok(udp(context, move |fill| query(fill, &domain, kind, Some(4_096)), Some(Box::new(respond))))
+    Ok(udp(context, move |fill| query(fill, &Name::Fixed(&domain), kind, Some(4_096)), Some(Box::new(respond))))
 }
 
 fn tunnel(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
@@ -249,12 +267,10 @@ fn tunnel(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
         let mut data = Vec::new();
         fill.rng.bytes(&mut data, down);
         let data = if kind == type_number("TXT") { strings(&data) } else { data };
-        let name = long_name(fill, length, &name);
-        answer(fill, &name, kind, NO_ERROR, Some(&data));
+        answer(fill, &Name::Below { domain: &name, length }, kind, NO_ERROR, Some(&data));
     };
     let ask = move |fill: &mut Fill<'_>| {
-        let name = long_name(fill, length, &domain);
-        query(fill, &name, kind, Some(4_096));
+        query(fill, &Name::Below { domain: &domain, length }, kind, Some(4_096));
     };
     Ok(udp(context, ask, Some(Box::new(respond))))
 }
@@ -266,12 +282,10 @@ fn exfiltration(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError>
     }
     let name = domain.clone();
     let respond = move |fill: &mut Fill<'_>| {
-        let name = long_name(fill, length, &name);
-        answer(fill, &name, 1, NO_SUCH_NAME, None);
+        answer(fill, &Name::Below { domain: &name, length }, 1, NO_SUCH_NAME, None);
     };
     let ask = move |fill: &mut Fill<'_>| {
-        let name = long_name(fill, length, &domain);
-        query(fill, &name, 1, None);
+        query(fill, &Name::Below { domain: &domain, length }, 1, None);
     };
     Ok(udp(context, ask, Some(Box::new(respond))))
 }
@@ -287,13 +301,11 @@ fn random_subdomain(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthEr
     let name = domain.clone();
     let respond = code.map(|code| -> Box<dyn Fn(&mut Fill<'_>) + Send> {
         Box::new(move |fill| {
-            let name = long_name(fill, length, &name);
-            answer(fill, &name, 1, code, None);
+            answer(fill, &Name::Below { domain: &name, length }, 1, code, None);
         })
     });
     let ask = move |fill: &mut Fill<'_>| {
-        let name = long_name(fill, length, &domain);
-        query(fill, &name, 1, None);
+        query(fill, &Name::Below { domain: &domain, length }, 1, None);
     };
     Ok(udp(context, ask, respond))
 }

@@ -6,7 +6,7 @@ use super::super::SynthError;
 use super::super::catalogue::{Entry, Family, Ip};
 use super::super::packet::{Fragment, Template, Transport, flag};
 use super::super::param::{Kind, Parameter};
-use super::super::place::Pool;
+use super::super::pool::Pool;
 use super::super::rng::Rng;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made, Unit};

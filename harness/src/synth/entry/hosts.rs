@@ -4,7 +4,7 @@ use super::super::SynthError;
 use super::super::catalogue::{Entry, Family, Ip};
 use super::super::conversation::{Choose, Conversation};
 use super::super::param::{Kind, Parameter};
-use super::super::place::Pool;
+use super::super::pool::Pool;
 use super::super::script::{CLIENT, Fill, Script};
 use super::super::spec::Context;
 use super::super::stream::{Generator, Unit};

@@ -9,7 +9,7 @@ use super::super::catalogue::{Entry, Family, Ip};
 use super::super::conversation::{Conversation, Plain};
 use super::super::packet::{ETHERNET, Template, Transport};
 use super::super::param::{Kind, Parameter};
-use super::super::place::Address;
+use super::super::pool::Address;
 use super::super::script::{SERVER, Script};
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made, Unit};

@@ -8,7 +8,7 @@ use super::super::SynthError;
 use super::super::catalogue::{Entry, Family, Ip};
 use super::super::packet::Transport;
 use super::super::param::{Kind, Parameter};
-use super::super::place::Address;
+use super::super::pool::Address;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made};
 use super::both;
@@ -73,7 +73,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         "vlan-hopping",
         "echo requests with two VLAN tags: the first switch takes the outer one off, the second obeys the inner one",
-        "yersinia(8) dot1q, attack 1; IEEE 802.1Q-2018 section 9.6; MITRE CAPEC-565",
+        "yersinia(8) dot1q, attack 1; IEEE 802.1Q-2018 section 9.6",
         Ip::Any,
         &[
             Parameter::count("outer", "VLAN", (0, 4_094), "1", "outer tag: the native VLAN of the trunk"),

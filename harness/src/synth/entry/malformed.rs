@@ -2,12 +2,12 @@
 
 use super::super::SynthError;
 use super::super::catalogue::{Entry, Family, Ip};
-use super::super::packet::{ETHERNET, Template, Transport, flag, spoil};
+use super::super::packet::{ETHERNET, Template, Transport, flag};
 use super::super::param::{Kind, Parameter};
-use super::super::rng::Rng;
 use super::super::spec::Context;
+use super::super::spoil::spoil;
 use super::super::stream::{Generator, Made};
-use super::packets::{Cutter, Ends, packets};
+use super::packets::{Ends, packets, random};
 use super::{both, port};
 
 const fn entry(
@@ -40,43 +40,6 @@ pub(super) const ENTRIES: &[Entry] = &[
         "CVE-1999-0016; hping3(8) -S -a TARGET -s PORT -p PORT",
         &[port("80")],
         land,
-    ),
-    entry(
-        "teardrop",
-        "a second fragment that lies inside the first (two packets a unit)",
-        "CVE-1999-0015; RFC 3128",
-        &[
-            port("53"),
-            Parameter::count("first", "bytes", (16, 1_200), "40", "length of the first fragment, a multiple of 8"),
-            Parameter::count("offset", "bytes", (8, 1_192), "24", "offset of the second, a multiple of 8"),
-            Parameter::count("second", "bytes", (1, 1_200), "4", "length of the second"),
-        ],
-        teardrop,
-    ),
-    entry(
-        "overlapping-fragments",
-        "two fragments that disagree about the bytes that both have (two packets a unit)",
-        "RFC 1858 section 4; RFC 5722; Ptacek, Newsham: Insertion, Evasion, and Denial of Service, 1998",
-        &[
-            port("53"),
-            Parameter::count("size", "bytes", (16, 1_200), "64", "length of the first fragment, a multiple of 8"),
-            Parameter::count("overlap", "bytes", (8, 1_192), "16", "bytes that both have, a multiple of 8"),
-        ],
-        overlapping,
-    ),
-    entry(
-        "tiny-fragments",
-        "a SYN whose flags are in the second fragment (two packets a unit)",
-        "RFC 1858 section 3; RFC 7112 for IPv6; nmap(1) -f",
-        &[port("80")],
-        tiny,
-    ),
-    entry(
-        "ping-of-death",
-        "a last fragment that would end beyond the largest packet",
-        "CVE-1999-0128; CVE-2013-3183 for IPv6",
-        &[Parameter::count("size", "bytes", (24, 1_400), "1000", "length of the fragment, which begins at 65528")],
-        ping_of_death,
     ),
     Entry {
         ip: Ip::Only4("the header of IPv6 has a fixed length; ipv6-extension-chain is about what follows it"),
@@ -121,7 +84,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         "bad-flags",
         "combinations of TCP flags that mean nothing",
-        "RFC 9293 section 3.10.7; Handley, Paxson, Kreibich: Network Intrusion Detection: Evasion, 2001",
+        "RFC 9293 section 3.10.7; Handley, Paxson, Kreibich: Network Intrusion Detection, 2001",
         &[
             port("80"),
             Parameter::of(
@@ -182,113 +145,6 @@ fn land(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
         let mut patch = templates[usize::from(unit.v6)].copy(&mut frame.data);
         patch.addresses(target, target).ports(port, port).ident(unit.rng.next_u16()).flags(flag::SYN);
         patch.l4_32(4, unit.rng.next_u32()).l4_16(14, 1_024).finish();
-        Made::LAST
-    }))
-}
-
-/// A multiple of 8, or why not.
-fn eighths(context: &Context<'_>, name: &str) -> Result<usize, SynthError> {
-    let bytes = context.params.size(name);
-    match bytes % 8 {
-        0 => Ok(bytes),
-        _ => {
-            Err(context.contradiction(format!("`{name}` of {bytes} is no multiple of 8, and fragments begin at those")))
-        }
-    }
-}
-
-/// Time between the packets of one unit, ns.
-const NEXT: Made = Made { sent: true, next_ns: Some(10_000) };
-
-fn random(bytes: usize) -> Vec<u8> {
-    let mut payload = Vec::new();
-    Rng::new(0, 0).bytes(&mut payload, bytes);
-    payload
-}
-
-fn teardrop(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
-    let (first, offset, second) =
-        (eighths(context, "first")?, eighths(context, "offset")?, context.params.size("second"));
-    if offset + second > first {
-        return Err(context.contradiction(format!(
-            "a second fragment from {offset} to {} does not lie inside a first of {first} bytes",
-            offset + second
-        )));
-    }
-    let port = context.params.port("port");
-    let mut cutter = Cutter::new(context, false, &random(first - 8));
-    Ok(packets(move |unit, frame| {
-        let from = unit.rng.fork(3).between(1_024, 65_535) as u16;
-        unit.step += 1;
-        let (range, made) = if unit.step == 1 { (0..first, NEXT) } else { (offset..offset + second, Made::LAST) };
-        let start = range.start;
-        cutter.fragment(
-            unit,
-            frame,
-            (range, start, start == 0),
-            |patch| {
-                patch.ports(from, port);
-            },
-            |_| (),
-        );
-        made
-    }))
-}
-
-fn overlapping(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
-    let (size, overlap) = (eighths(context, "size")?, eighths(context, "overlap")?);
-    if overlap >= size {
-        return Err(context.contradiction("`overlap` is not less than `size`"));
-    }
-    let port = context.params.port("port");
-    let mut cutter = Cutter::new(context, false, &random(2 * size - overlap - 8));
-    Ok(packets(move |unit, frame| {
-        let from = unit.rng.fork(3).between(1_024, 65_535) as u16;
-        unit.step += 1;
-        let first = unit.step == 1;
-        let start = if first { 0 } else { size - overlap };
-        let change = |bytes: &mut [u8]| {
-            if !first {
-                bytes[..overlap].iter_mut().for_each(|byte| *byte = !*byte);
-            }
-        };
-        cutter.fragment(
-            unit,
-            frame,
-            (start..start + size, start, first),
-            |patch| {
-                patch.ports(from, port);
-            },
-            change,
-        );
-        if first { NEXT } else { Made::LAST }
-    }))
-}
-
-fn tiny(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
-    let port = context.params.port("port");
-    let mut cutter = Cutter::new(context, true, &[]);
-    Ok(packets(move |unit, frame| {
-        let mut rng = unit.rng.fork(3);
-        let (from, seq) = (rng.between(1_024, 65_535) as u16, rng.next_u32());
-        unit.step += 1;
-        let (range, made) = if unit.step == 1 { (0..8, NEXT) } else { (8..20, Made::LAST) };
-        let header = |patch: &mut super::super::packet::Patch<'_>| {
-            patch.ports(from, port).l4_32(4, seq).flags(flag::SYN).l4_16(14, 1_024);
-        };
-        let start = range.start;
-        cutter.fragment(unit, frame, (range, start, start == 0), header, |_| ());
-        made
-    }))
-}
-
-fn ping_of_death(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
-    // 8191 units of 8 bytes is the largest offset there is.
-    const OFFSET: usize = 65_528;
-    let size = context.params.size("size");
-    let mut cutter = Cutter::new(context, false, &random(size));
-    Ok(packets(move |unit, frame| {
-        cutter.fragment(unit, frame, (8..8 + size, OFFSET, false), |_| (), |_| ());
         Made::LAST
     }))
 }

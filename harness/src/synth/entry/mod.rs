@@ -4,6 +4,7 @@ mod application;
 mod brute;
 mod dns;
 mod flood;
+mod fragments;
 mod hosts;
 mod icmp;
 mod link;
@@ -20,7 +21,7 @@ use super::param::Parameter;
 use super::spec::Context;
 
 /// All entries, in the order of the list.
-pub(super) static ALL: [&[Entry]; 11] = [
+pub(super) static ALL: [&[Entry]; 12] = [
     flood::ENTRIES,
     scan::ENTRIES,
     brute::ENTRIES,
@@ -28,6 +29,7 @@ pub(super) static ALL: [&[Entry]; 11] = [
     dns::ENTRIES,
     link::ENTRIES,
     malformed::ENTRIES,
+    fragments::ENTRIES,
     icmp::ENTRIES,
     hosts::ENTRIES,
     load::ENTRIES,

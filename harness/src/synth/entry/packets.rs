@@ -3,7 +3,8 @@
 use etherparse::IpNumber;
 
 use super::super::packet::{Fragment, Patch, Template, Transport};
-use super::super::place::{Address, Pool};
+use super::super::pool::{Address, Pool};
+use super::super::rng::Rng;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made, Unit};
 use super::both;
@@ -112,4 +113,11 @@ pub(super) fn place(patch: &mut Patch<'_>, v6: bool, id: u32, offset: usize, mor
     } else {
         patch.ident(id as u16).ip16(6, (offset / 8) as u16 | if more { 0x2000 } else { 0 });
     }
+}
+
+/// Bytes of no meaning, the same ones each time.
+pub(super) fn random(bytes: usize) -> Vec<u8> {
+    let mut payload = Vec::new();
+    Rng::new(0, 0).bytes(&mut payload, bytes);
+    payload
 }

@@ -222,7 +222,7 @@ impl Ports {
         Ok(Self { list, turn: context.versions().count() as u64, source_port: None })
     }
 
-    fn choose(&self, unit: &mut Unit, targets: &[super::super::place::Pool; 2]) -> usize {
+    fn choose(&self, unit: &mut Unit, targets: &[super::super::pool::Pool; 2]) -> usize {
         let n = unit.index / self.turn;
         let (port, state) = self.list[(n % self.list.len() as u64) as usize];
         unit.ends[1] = targets[usize::from(unit.v6)].nth(n / self.list.len() as u64);
@@ -234,12 +234,16 @@ impl Ports {
     }
 }
 
-/// A port that a scanner which makes its own packets takes for all of them.
-const SCANNER_PORT: u16 = 43_210;
+/// The port that a scanner which makes its own packets takes for all of them: another one for each kind of scan, so that
+/// scans of one target are flows of their own.
+fn scanner_port(context: &Context<'_>) -> u16 {
+    let kind = context.entry.bytes().fold(0, |kind: u64, byte| kind << 5 ^ kind >> 59 ^ u64::from(byte));
+    super::super::rng::Rng::new(0, kind).between(40_000, 60_000) as u16
+}
 
 fn scan(context: &Context<'_>, probe: &Probe) -> Result<Box<dyn Generator>, SynthError> {
     let mut ports = Ports::of(context)?;
-    ports.source_port = (!probe.connect).then_some(SCANNER_PORT);
+    ports.source_port = (!probe.connect).then(|| scanner_port(context));
     let is_syn = probe.flags == flag::SYN;
     let targets = context.targets.clone();
     let choose = move |unit: &mut Unit| match ports.choose(unit, &targets) {
@@ -252,7 +256,7 @@ fn scan(context: &Context<'_>, probe: &Probe) -> Result<Box<dyn Generator>, Synt
 
 fn udp(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
     let mut ports = Ports::of(context)?;
-    ports.source_port = Some(SCANNER_PORT);
+    ports.source_port = Some(scanner_port(context));
     let rtt_ns = context.params.us("rtt");
     let asked = || {
         let mut script = Script::new(0, rtt_ns);
@@ -278,11 +282,12 @@ fn sweep(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
     }
     let turn = context.versions().count() as u64;
     let targets = [false, true].map(|v6| context.neighbourhood(v6));
+    let port = scanner_port(context);
     let choose = move |unit: &mut Unit| {
         let n = unit.index / turn;
         let host = n / ports.len() as u64 % hosts;
         unit.ends[1] = targets[usize::from(unit.v6)].nth(host);
-        unit.ports = [SCANNER_PORT, ports[(n % ports.len() as u64) as usize]];
+        unit.ports = [port, ports[(n % ports.len() as u64) as usize]];
         // Whether a host answers is the host's own matter, whatever the port.
         let mut rng = super::super::rng::Rng::new(live, host);
         match () {

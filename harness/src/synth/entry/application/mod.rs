@@ -197,11 +197,11 @@ fn queries(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
     let (name, kind) = (params.text("name"), dns::type_number(&params.text("type")));
     let mut script = Script::new(params.port("port"), params.us("rtt"));
     let asked = name.clone();
-    script.ask(move |fill| dns::query(fill, &asked, kind, Some(1_232)));
+    script.ask(move |fill| dns::query(fill, &dns::Name::Fixed(&asked), kind, Some(1_232)));
     // Addresses for documentation (RFC 5737, RFC 3849).
     let address: &[u8] =
         if kind == 28 { &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 80] } else { &[192, 0, 2, 80] };
-    script.answer(move |fill| dns::answer(fill, &name, kind, dns::NO_ERROR, Some(address)));
+    script.answer(move |fill| dns::answer(fill, &dns::Name::Fixed(&name), kind, dns::NO_ERROR, Some(address)));
     Ok(Box::new(Conversation::new(setting(context), vec![script], Plain)))
 }
 

@@ -1,0 +1,354 @@
+//! TCP and UDP packets in Ethernet frames: read, and rewritten in place.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+/// TCP flags (RFC 9293 section 3.1).
+pub(super) mod flag {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    #[cfg(test)]
+    pub const PSH: u8 = 8;
+    pub const ACK: u8 = 16;
+    pub const ECE: u8 = 64;
+    pub const CWR: u8 = 128;
+}
+
+const ETHERNET: usize = 14;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// TCP options (RFC 9293 section 3.2, RFC 7323, RFC 2018).
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_WINDOW_SCALE: u8 = 3;
+const OPTION_SACK: u8 = 5;
+const OPTION_TIMESTAMPS: u8 = 8;
+
+/// Why a packet is no part of a conversation that can be played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Neither TCP nor UDP over IP.
+    Other,
+    /// A fragment: its conversation has packets larger than the link.
+    Fragment,
+    /// Its headers contradict each other or are not all there.
+    Malformed,
+    /// The capture does not have all of it.
+    Cut,
+}
+
+/// A packet whose headers are sound, in a frame without VLAN tags and padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) frame: Vec<u8>,
+    pub(super) tcp: bool,
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    transport: usize,
+    payload: usize,
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|two| u16::from_be_bytes(*two))
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_be_bytes(*four))
+}
+
+impl Packet {
+    /// Reads a frame.
+    pub(super) fn read(data: &[u8]) -> Result<Self, Unfit> {
+        let (mut at, mut ethertype) = (ETHERNET, be16(data, 12).ok_or(Unfit::Malformed)?);
+        while matches!(ethertype, 0x8100 | 0x88a8) && at < ETHERNET + 8 {
+            ethertype = be16(data, at + 2).ok_or(Unfit::Malformed)?;
+            at += 4;
+        }
+        let ip = data.get(at..).ok_or(Unfit::Malformed)?;
+        let (header, len, protocol, from, to) = match ethertype {
+            0x0800 => ipv4(ip)?,
+            0x86dd => ipv6(ip)?,
+            _ => return Err(Unfit::Other),
+        };
+        let (tcp, least) = match protocol {
+            TCP => (true, 20),
+            UDP => (false, 8),
+            _ => return Err(Unfit::Other),
+        };
+        if len < header + least {
+            return Err(Unfit::Malformed);
+        }
+        if ip.len() < len {
+            return Err(Unfit::Cut);
+        }
+        let mut frame = data[..12].to_vec();
+        frame.extend_from_slice(&ethertype.to_be_bytes());
+        frame.extend_from_slice(&ip[..len]);
+        let transport = ETHERNET + header;
+        let own = if tcp { usize::from(frame[transport + 12] >> 4) * 4 } else { 8 };
+        if own < least || transport + own > frame.len() {
+            return Err(Unfit::Malformed);
+        }
+        let port = |at: usize| u16::from_be_bytes([frame[transport + at], frame[transport + at + 1]]);
+        let (from, to) = (SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2)));
+        Ok(Self { tcp, from, to, transport, payload: transport + own, frame })
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.frame[self.payload..]
+    }
+
+    pub(super) fn flags(&self) -> u8 {
+        self.frame[self.transport + 13]
+    }
+
+    pub(super) fn seq(&self) -> u32 {
+        be32(&self.frame, self.transport + 4)
+    }
+
+    pub(super) fn ack(&self) -> u32 {
+        be32(&self.frame, self.transport + 8)
+    }
+
+    pub(super) fn window(&self) -> u16 {
+        be16(&self.frame, self.transport + 14).unwrap_or_default()
+    }
+
+    /// Sequence numbers that it takes: payload, and one each for SYN and FIN.
+    #[allow(clippy::cast_possible_truncation, reason = "a packet has less than 2^16 bytes")]
+    pub(super) fn span(&self) -> u32 {
+        let controls = u32::from(self.flags() & flag::SYN != 0) + u32::from(self.flags() & flag::FIN != 0);
+        self.payload().len() as u32 + controls
+    }
+
+    /// Kind and place of each TCP option with a value.
+    fn options(&self) -> impl Iterator<Item = (u8, Range<usize>)> {
+        let (mut at, end) = (self.transport + 20, self.payload);
+        std::iter::from_fn(move || {
+            while at < end {
+                let kind = self.frame[at];
+                match kind {
+                    OPTION_END => return None,
+                    OPTION_NOP => at += 1,
+                    _ => {
+                        let len = usize::from(*self.frame.get(at + 1)?);
+                        if len < 2 || at + len > end {
+                            return None;
+                        }
+                        at += len;
+                        return Some((kind, at - len + 2..at));
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// By how many bits windows are shifted (RFC 7323 section 2.2), if a SYN says so.
+    pub(super) fn window_scale(&self) -> Option<u8> {
+        let (_, place) = self.options().find(|(kind, place)| *kind == OPTION_WINDOW_SCALE && place.len() == 1)?;
+        Some(self.frame[place.start].min(14))
+    }
+
+    /// Its timestamp (RFC 7323 section 3.2).
+    pub(super) fn timestamp(&self) -> Option<u32> {
+        let (_, place) = self.options().find(|(kind, place)| *kind == OPTION_TIMESTAMPS && place.len() == 8)?;
+        Some(be32(&self.frame, place.start))
+    }
+
+    /// Sets the acknowledgement, echoes `timestamp`, and moves SACK edges by `shift`. The checksum follows in
+    /// [`Packet::finish`].
+    pub(super) fn acknowledge(&mut self, ack: u32, timestamp: Option<u32>, shift: u32) {
+        let at = self.transport + 8;
+        self.frame[at..at + 4].copy_from_slice(&ack.to_be_bytes());
+        let options: Vec<(u8, Range<usize>)> = self.options().collect();
+        for (kind, place) in options {
+            match (kind, timestamp) {
+                (OPTION_TIMESTAMPS, Some(timestamp)) if place.len() == 8 && be32(&self.frame, place.start + 4) != 0 => {
+                    self.frame[place.start + 4..place.end].copy_from_slice(&timestamp.to_be_bytes());
+                }
+                (OPTION_SACK, _) => {
+                    for edge in place.step_by(4) {
+                        let moved = be32(&self.frame, edge).wrapping_add(shift);
+                        if let Some(room) = self.frame.get_mut(edge..edge + 4) {
+                            room.copy_from_slice(&moved.to_be_bytes());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A bare acknowledgement out of this packet: without payload and options, with this sequence number.
+    pub(super) fn bare(&self, seq: u32, ack: u32, window: u16) -> Self {
+        let mut frame = self.frame[..self.transport + 20].to_vec();
+        let at = self.transport;
+        frame[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
+        frame[at + 8..at + 12].copy_from_slice(&ack.to_be_bytes());
+        frame[at + 12] = 5 << 4;
+        frame[at + 13] = flag::ACK;
+        frame[at + 14..at + 16].copy_from_slice(&window.to_be_bytes());
+        frame[at + 18..at + 20].fill(0);
+        let len = frame.len() - ETHERNET;
+        // No longer than the packet that it comes from.
+        let (place, len) = if self.from.is_ipv4() { (ETHERNET + 2, len) } else { (ETHERNET + 4, len - 40) };
+        frame[place..place + 2].copy_from_slice(&u16::try_from(len).unwrap_or_default().to_be_bytes());
+        Self { payload: frame.len(), frame, ..self.clone() }
+    }
+
+    /// Gives the frame hardware addresses, and makes its checksums right.
+    pub(super) fn finish(&mut self, to: [u8; 6], from: [u8; 6]) {
+        self.frame[..6].copy_from_slice(&to);
+        self.frame[6..12].copy_from_slice(&from);
+        if self.from.is_ipv4() {
+            self.frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+            let sum = !fold(sum(&self.frame[ETHERNET..self.transport]));
+            self.frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+        }
+        let field = self.transport + if self.tcp { 16 } else { 6 };
+        self.frame[field..field + 2].fill(0);
+        let addresses = if self.from.is_ipv4() { ETHERNET + 12..ETHERNET + 20 } else { ETHERNET + 8..ETHERNET + 40 };
+        let covered = &self.frame[self.transport..];
+        let protocol = if self.tcp { TCP } else { UDP };
+        let pseudo =
+            sum(&self.frame[addresses]) + u32::from(protocol) + u32::try_from(covered.len()).unwrap_or(u32::MAX);
+        let checksum = match !fold(pseudo + sum(covered)) {
+            // All ones stands for it (RFC 768).
+            0 if !self.tcp => 0xffff,
+            checksum => checksum,
+        };
+        self.frame[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+type Network = (usize, usize, u8, IpAddr, IpAddr);
+
+/// Length of the header and of the packet, protocol, source and destination.
+fn ipv4(ip: &[u8]) -> Result<Network, Unfit> {
+    let header = usize::from(*ip.first().ok_or(Unfit::Malformed)? & 15) * 4;
+    let len = usize::from(be16(ip, 2).ok_or(Unfit::Malformed)?);
+    if ip.len() < 20 || ip[0] >> 4 != 4 || header < 20 || len < header {
+        return Err(Unfit::Malformed);
+    }
+    // More fragments, or not the first one.
+    if be16(ip, 6).unwrap_or_default() & 0x3fff != 0 {
+        return Err(Unfit::Fragment);
+    }
+    let address = |at| IpAddr::V4(Ipv4Addr::from_bits(be32(ip, at)));
+    Ok((header, len, ip[9], address(12), address(16)))
+}
+
+/// As [`ipv4`]. Extension headers are not looked through: TCP and UDP hardly ever have them.
+fn ipv6(ip: &[u8]) -> Result<Network, Unfit> {
+    if ip.len() < 40 || ip[0] >> 4 != 6 {
+        return Err(Unfit::Malformed);
+    }
+    let address = |at: usize| ip[at..].first_chunk::<16>().map(|bytes| IpAddr::V6(Ipv6Addr::from(*bytes)));
+    let (Some(from), Some(to)) = (address(8), address(24)) else { return Err(Unfit::Malformed) };
+    if ip[6] == 44 {
+        return Err(Unfit::Fragment);
+    }
+    Ok((40, 40 + usize::from(be16(ip, 4).unwrap_or_default()), ip[6], from, to))
+}
+
+/// Sum of 16-bit words (RFC 1071); an odd last byte is padded with zero. A packet has less than 2^16 bytes.
+fn sum(bytes: &[u8]) -> u32 {
+    let mut chunks = bytes.chunks_exact(2);
+    let words: u32 = chunks.by_ref().map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+    words + chunks.remainder().first().map_or(0, |last| u32::from(*last) << 8)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
+fn fold(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
+
+    use super::*;
+
+    fn segment(payload: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .tcp(1000, 80, 77, 512)
+            .ack(5)
+            .options(&[
+                TcpOptionElement::Noop,
+                TcpOptionElement::Noop,
+                TcpOptionElement::Timestamp(100, 200),
+                TcpOptionElement::Noop,
+                TcpOptionElement::Noop,
+                TcpOptionElement::SelectiveAcknowledgement((1000, 2000), [None; 3]),
+            ])
+            .unwrap();
+        let mut out = Vec::new();
+        builder.write(&mut out, payload).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_a_packet_says_of_the_other_end_is_rewritten_and_nothing_else() {
+        let mut packet = Packet::read(&segment(b"hello")).unwrap();
+        assert_eq!((packet.seq(), packet.ack(), packet.window(), packet.span()), (77, 5, 512, 5));
+        assert_eq!(packet.timestamp(), Some(100));
+        packet.acknowledge(9005, Some(4711), 9000);
+        packet.finish([6; 6], [4; 6]);
+        let read = SlicedPacket::from_ethernet(&packet.frame).unwrap();
+        let Some(TransportSlice::Tcp(tcp)) = &read.transport else { panic!("{read:?}") };
+        assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number(), tcp.payload()), (77, 9005, &b"hello"[..]));
+        let options: Vec<_> =
+            tcp.options_iterator().flatten().filter(|option| *option != TcpOptionElement::Noop).collect();
+        let sack = TcpOptionElement::SelectiveAcknowledgement((10_000, 11_000), [None; 3]);
+        assert_eq!(options, [TcpOptionElement::Timestamp(100, 4711), sack]);
+        assert_eq!(tcp.to_header().calc_checksum_ipv4_raw([10, 0, 0, 1], [10, 0, 0, 2], b"hello"), Ok(tcp.checksum()));
+        assert_eq!(&packet.frame[..12], [6, 6, 6, 6, 6, 6, 4, 4, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn a_bare_acknowledgement_has_right_lengths() {
+        let mut bare = Packet::read(&segment(b"hello")).unwrap().bare(80, 90, 7);
+        bare.finish([6; 6], [4; 6]);
+        assert_eq!(Packet::read(&bare.frame).unwrap(), bare);
+        assert_eq!((bare.seq(), bare.ack(), bare.window(), bare.flags(), bare.span()), (80, 90, 7, flag::ACK, 0));
+        assert_eq!(etherparse::SlicedPacket::from_ethernet(&bare.frame).unwrap().transport.is_some(), true);
+    }
+
+    #[test]
+    fn tags_and_padding_go_and_what_cannot_be_played_is_told_apart() {
+        let plain = segment(b"hello");
+        let mut tagged = plain[..12].to_vec();
+        tagged.extend([0x81, 0, 0, 7]);
+        tagged.extend(&plain[12..]);
+        tagged.extend([0; 9]);
+        assert_eq!(Packet::read(&tagged).unwrap(), Packet::read(&plain).unwrap());
+        assert_eq!(Packet::read(&plain[..plain.len() - 1]), Err(Unfit::Cut));
+        let mut fragment = plain.clone();
+        fragment[20] = 0x20;
+        assert_eq!(Packet::read(&fragment), Err(Unfit::Fragment));
+        let mut other = plain.clone();
+        other[23] = 1;
+        assert_eq!(Packet::read(&other), Err(Unfit::Other));
+        for len in 0..54 {
+            assert!(Packet::read(&plain[..len]).is_err());
+        }
+        // Every byte changed to every extreme: never a panic.
+        for at in 0..plain.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = plain.clone();
+                bytes[at] = byte;
+                if let Ok(mut packet) = Packet::read(&bytes) {
+                    packet.acknowledge(1, Some(2), 3);
+                    packet.finish([0; 6], [0; 6]);
+                }
+            }
+        }
+    }
+}

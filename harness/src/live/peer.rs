@@ -1,0 +1,162 @@
+//! The played end of one TCP connection: which packet goes out when, with which numbers of the live end.
+
+use super::end::End;
+use super::packet::{Packet, flag};
+use super::script::Flow;
+
+/// Whether the next packet may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is none left.
+    Done,
+    /// Not before its time.
+    At(u64),
+    /// Not before the live end has sent or acknowledged more, or `deadline_ns`.
+    Hold {
+        deadline_ns: u64,
+    },
+    Now,
+}
+
+/// Sequence numbers are relative to the SYNs, as in the script.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    next: usize,
+    /// The live end's first sequence number.
+    live_isn: Option<u32>,
+    /// Behind the last number that it has sent.
+    live_sent: u32,
+    /// What it has acknowledged, and how much more it takes.
+    live_acked: u32,
+    live_window: u32,
+    live_scale: u8,
+    /// Its last timestamp.
+    timestamp: Option<u32>,
+    /// What the played end has sent, and acknowledged.
+    sent: u32,
+    acked: u32,
+    held_since: Option<u64>,
+    /// How much later than planned the rest of it goes, ns: gaps stay gaps.
+    lag_ns: u64,
+    pub(super) end: End,
+    pub(super) packets: u64,
+    pub(super) received: u64,
+    /// What was sent otherwise than recorded.
+    pub(super) adapted: Vec<String>,
+}
+
+/// Time of the plan for something recorded at `time_ns`, relative to the start of all.
+pub(super) type Plan<'a> = &'a dyn Fn(u64) -> u64;
+
+impl Peer {
+    /// Whether packet `next` may go at `now_ns`.
+    pub(super) fn next(&mut self, flow: &Flow, now_ns: u64, plan: Plan<'_>, patience_ns: u64) -> Next {
+        let Some(step) = flow.steps.get(self.next) else { return Next::Done };
+        let due_ns = plan(step.time_ns) + self.lag_ns;
+        if now_ns < due_ns {
+            return Next::At(due_ns);
+        }
+        let waits_for_data = step.ack.is_some_and(|ack| self.live_isn.is_none() || is_before(self.live_sent, ack));
+        let end = step.seq.wrapping_add(step.packet.span());
+        let is_new = is_before(self.sent, end) && !step.packet.payload().is_empty() && self.live_isn.is_some();
+        let waits_for_room = is_new && is_before(self.live_acked.wrapping_add(self.live_window), end);
+        if !waits_for_data && !waits_for_room {
+            if let Some(since) = self.held_since.take() {
+                self.lag_ns += now_ns.saturating_sub(since);
+            }
+            return Next::Now;
+        }
+        let since = *self.held_since.get_or_insert(due_ns.max(now_ns));
+        if now_ns < since + patience_ns {
+            return Next::Hold { deadline_ns: since + patience_ns };
+        }
+        self.held_since = None;
+        self.lag_ns += now_ns.saturating_sub(since);
+        let packet = self.next + 1;
+        if waits_for_data {
+            let (of, sent) = (step.ack.unwrap_or_default(), self.live_sent);
+            self.adapted
+                .push(format!("packet {packet} of the played end acknowledges {sent} instead of {of}: no more came"));
+        } else {
+            self.adapted.push(format!("packet {packet} of the played end does not fit into the live end's window"));
+        }
+        Next::Now
+    }
+
+    /// The next packet, with the numbers of the live end; checksums are still to be made.
+    pub(super) fn take(&mut self, flow: &Flow, played: usize) -> Option<Packet> {
+        let step = flow.steps.get(self.next)?;
+        self.next += 1;
+        self.packets += 1;
+        let mut packet = step.packet.clone();
+        if let Some(ack) = step.ack {
+            let ack = if is_before(self.live_sent, ack) { self.live_sent } else { ack };
+            if is_before(self.acked, ack) {
+                self.acked = ack;
+            }
+            let isn = self.live_isn.unwrap_or(flow.live_isn);
+            packet.acknowledge(isn.wrapping_add(ack), self.timestamp, isn.wrapping_sub(flow.live_isn));
+        }
+        let end = step.seq.wrapping_add(packet.span());
+        if is_before(self.sent, end) {
+            self.sent = end;
+        }
+        self.end.see(played, packet.flags());
+        Some(packet)
+    }
+
+    /// Takes in a packet of the live end, which is side `live`.
+    pub(super) fn receive(&mut self, packet: &Packet, played_isn: u32, live: usize) {
+        let flags = packet.flags();
+        self.received += 1;
+        self.end.see(live, flags);
+        if flags & flag::SYN != 0 && self.live_isn.is_none() {
+            self.live_isn = Some(packet.seq());
+            self.live_scale = packet.window_scale().unwrap_or(0);
+        }
+        if flags & flag::ACK != 0 {
+            let acked = packet.ack().wrapping_sub(played_isn);
+            if !is_before(acked, self.live_acked) {
+                self.live_acked = acked;
+                let scale = if flags & flag::SYN != 0 { 0 } else { self.live_scale };
+                self.live_window = u32::from(packet.window()) << scale;
+            }
+        }
+        self.timestamp = packet.timestamp().or(self.timestamp);
+        if let Some(isn) = self.live_isn {
+            let end = packet.seq().wrapping_sub(isn).wrapping_add(packet.span());
+            if is_before(self.live_sent, end) {
+                self.live_sent = end;
+            }
+        }
+    }
+
+    /// An acknowledgement that the capture does not have, of what the live end sent beyond it: only where the recorded end
+    /// had acknowledged everything.
+    pub(super) fn tail(&mut self, flow: &Flow) -> Option<Packet> {
+        let is_done = self.next >= flow.steps.len();
+        if !is_done || !is_before(self.acked, self.live_sent) || !flow.end.is_over() || self.end.was_reset() {
+            return None;
+        }
+        let last = flow.steps.iter().rev().find(|step| step.packet.flags() & flag::SYN == 0)?;
+        let first = flow.steps.first()?;
+        self.acked = self.live_sent;
+        let seq = first.packet.seq().wrapping_sub(first.seq).wrapping_add(self.sent);
+        let ack = self.live_isn?.wrapping_add(self.live_sent);
+        Some(last.packet.bare(seq, ack, last.packet.window()))
+    }
+
+    pub(super) fn is_done(&self, flow: &Flow) -> bool {
+        self.next >= flow.steps.len()
+    }
+
+    /// Packets that were not sent.
+    pub(super) fn left(&self, flow: &Flow) -> usize {
+        flow.steps.len() - self.next.min(flow.steps.len())
+    }
+}
+
+/// Sequence numbers wrap (RFC 9293 section 3.4).
+fn is_before(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
+}

@@ -1,0 +1,634 @@
+//! One loop over everything: the played end's packets, the live end's sockets, and the times at which either acts.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::packet::Packet;
+use super::peer::{Next, Peer};
+use super::responder::{self, Responder, Wait};
+use super::script::{Flow, Script};
+use super::{Dut, LiveError, LiveOptions, counters};
+use crate::observation::PerDirection;
+use crate::observation::live::{Fate, Live, LiveFlow};
+use crate::sys::{self, Epoll, SEND_BATCH};
+use crate::topology::{Host, Network, Role};
+
+/// Room for frames of the live end that wait to be read: over 10,000 of the largest.
+const RECEIVE_ROOM: i32 = 64 << 20;
+/// Longest wait before the stop flag is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Files that are open beside the sockets.
+const OTHER_FILES: u64 = 512;
+
+/// Tokens of what is waited for: conversations by their number, then these.
+const WIRE: u64 = u64::MAX;
+const LISTENER: u64 = 1 << 40;
+const DATAGRAMS: u64 = 1 << 41;
+
+/// What is set at the device under test, so that many connections at once are no attack to it.
+const SETTINGS: [(&str, &str); 6] = [
+    ("net.core.somaxconn", "65535"),
+    ("net.ipv4.tcp_max_syn_backlog", "65535"),
+    ("net.ipv4.tcp_syncookies", "0"),
+    ("net.ipv4.tcp_invalid_ratelimit", "0"),
+    ("net.ipv4.tcp_challenge_ack_limit", "2147483647"),
+    // Asked for, if the other end asks first; and to ask where the recorded end did.
+    ("net.ipv4.tcp_ecn", "2"),
+];
+
+/// Plays `script` against the device under test of `network`, which has the addresses of the live end.
+///
+/// `on_progress` is told how many conversations are over, now and then. `stop` ends it early; what was not over then has
+/// failed.
+///
+/// # Errors
+/// See [`LiveError`], and the errors of `on_progress`.
+pub fn play<E: From<LiveError>>(
+    network: &Network,
+    script: &Script,
+    options: &LiveOptions,
+    stop: &AtomicBool,
+    on_progress: &mut dyn FnMut(u64) -> Result<(), E>,
+) -> Result<Live, E> {
+    let mut run = Run::new(network, script, options)?;
+    let dut = dut(network)?;
+    let before = counters::read(dut);
+    run.open()?;
+    let mut told = 0;
+    while run.over < script.flows.len() && !stop.load(Ordering::Relaxed) {
+        run.turn()?;
+        if run.over != told {
+            told = run.over;
+            on_progress(told as u64)?;
+        }
+    }
+    for index in 0..script.flows.len() {
+        run.end(index, Some("it was stopped"));
+    }
+    let counters = counters::risen(&before, &counters::read(dut));
+    Ok(run.outcome(counters))
+}
+
+fn dut(network: &Network) -> Result<&Host, LiveError> {
+    network.with_role(Role::Dut).ok_or_else(|| lacks(network, "no host is the device under test"))
+}
+
+fn lacks(network: &Network, problem: impl Into<String>) -> LiveError {
+    LiveError::Topology { topology: network.topology().name.clone(), problem: problem.into() }
+}
+
+/// Where a conversation stands.
+#[derive(Debug, Default)]
+struct State {
+    peer: Peer,
+    responder: Responder,
+    /// When something last happened.
+    last_ns: u64,
+    over: bool,
+    /// Bare acknowledgements that the capture does not have.
+    tails: u64,
+    failure: Option<String>,
+    connecting: bool,
+}
+
+struct Run<'a> {
+    network: &'a Network,
+    script: &'a Script,
+    options: &'a LiveOptions,
+    start_ns: u64,
+    states: Vec<State>,
+    /// Conversations by their ends: protocol, live end, played end. The first is the one that is going on.
+    known: HashMap<(bool, SocketAddr, SocketAddr), VecDeque<usize>>,
+    times: BinaryHeap<Reverse<(u64, usize)>>,
+    epoll: Epoll,
+    wire: OwnedFd,
+    sender: OwnedFd,
+    /// Hardware addresses: of the device under test, of the played end.
+    macs: [[u8; 6]; 2],
+    listeners: Vec<TcpListener>,
+    datagrams: Vec<UdpSocket>,
+    /// By live end.
+    datagram_of: HashMap<SocketAddr, usize>,
+    outgoing: Vec<Vec<u8>>,
+    over: usize,
+    ready: Vec<u64>,
+}
+
+impl<'a> Run<'a> {
+    fn new(network: &'a Network, script: &'a Script, options: &'a LiveOptions) -> Result<Self, LiveError> {
+        if script.flows.is_empty() {
+            return Err(LiveError::Nothing { packets: script.packets });
+        }
+        let dut = dut(network)?;
+        let far = network.with_role(Role::Client).ok_or_else(|| lacks(network, "no host is the client"))?;
+        let topology = network.topology();
+        let link = topology.links.iter().find_map(|link| {
+            let [one, two] = &link.ends;
+            if one.host == far.name() && two.host == dut.name() {
+                Some((one, two))
+            } else if two.host == far.name() && one.host == dut.name() {
+                Some((two, one))
+            } else {
+                None
+            }
+        });
+        let (played, live) =
+            link.ok_or_else(|| lacks(network, "no link joins the client, which is played, and the device under test"))?;
+        let own: BTreeSet<_> = dut
+            .links()?
+            .iter()
+            .map(|link| dut.addresses(&link.name))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .map(|prefix| prefix.address)
+            .collect();
+        if let Some(address) = script.addresses().live.iter().find(|address| !own.contains(address)) {
+            return Err(lacks(
+                network,
+                format!("the device under test has no address {address}, which the live end has"),
+            ));
+        }
+        let index = far.ifindex(&played.interface)?;
+        let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::packet_sender(index)?)));
+        let (wire, sender) = open.map_err(LiveError::system("open packet sockets at the played end"))?;
+        let epoll = Epoll::new().map_err(LiveError::system("wait for sockets"))?;
+        epoll.add(wire.as_fd(), WIRE).map_err(LiveError::system("wait for packets"))?;
+        let mut known: HashMap<_, VecDeque<usize>> = HashMap::new();
+        for (index, flow) in script.flows.iter().enumerate().filter(|(_, flow)| flow.refused.is_none()) {
+            known.entry((flow.tcp, flow.live(options.dut), flow.played(options.dut))).or_default().push_back(index);
+        }
+        Ok(Self {
+            network,
+            script,
+            options,
+            start_ns: 0,
+            states: script.flows.iter().map(|_| State::default()).collect(),
+            known,
+            times: BinaryHeap::new(),
+            epoll,
+            wire,
+            sender,
+            macs: [dut.mac(&live.interface)?.0, far.mac(&played.interface)?.0],
+            listeners: Vec::new(),
+            datagrams: Vec::new(),
+            datagram_of: HashMap::new(),
+            outgoing: Vec::new(),
+            over: 0,
+            ready: Vec::new(),
+        })
+    }
+
+    /// Opens the live end's sockets, and puts every conversation on the plan.
+    fn open(&mut self) -> Result<(), LiveError> {
+        let dut = dut(self.network)?;
+        let playable = self.script.flows.iter().filter(|flow| flow.refused.is_none());
+        let files = playable.clone().count() as u64 + OTHER_FILES;
+        sys::allow_open_files(files).map_err(LiveError::system(format!("have {files} open files")))?;
+        for (name, value) in SETTINGS {
+            // Kernels lack one or the other.
+            _ = dut.set_sysctl(name, value);
+        }
+        if playable.clone().any(|flow| flow.asks_for_ecn) && self.options.dut == Dut::Client {
+            dut.set_sysctl("net.ipv4.tcp_ecn", "1")?;
+        }
+        if self.options.dut == Dut::Server {
+            let answered = playable.clone().filter(|flow| flow.tcp && flow.end.was_answered());
+            let mut wanted: BTreeMap<SocketAddr, Option<u32>> = BTreeMap::new();
+            for flow in answered {
+                let room = wanted.entry(flow.server).or_default();
+                *room = flow.receive_buffer.or(*room);
+            }
+            for (address, room) in wanted {
+                let listener = dut.run(move || responder::listen(address, room));
+                let listener = listener.map_err(LiveError::system(format!("listen at {address}")))?;
+                let token = LISTENER + self.listeners.len() as u64;
+                self.epoll.add(listener.as_fd(), token).map_err(LiveError::system("wait for connections"))?;
+                self.listeners.push(listener);
+            }
+        }
+        let udp: BTreeSet<SocketAddr> =
+            playable.filter(|flow| !flow.tcp).map(|flow| flow.live(self.options.dut)).collect();
+        for address in udp {
+            let socket = dut.run(move || responder::datagrams(address));
+            let socket = socket.map_err(LiveError::system(format!("open a UDP socket at {address}")))?;
+            let token = DATAGRAMS + self.datagrams.len() as u64;
+            self.epoll.add(socket.as_fd(), token).map_err(LiveError::system("wait for datagrams"))?;
+            self.datagram_of.insert(address, self.datagrams.len());
+            self.datagrams.push(socket);
+        }
+        self.start_ns = sys::monotonic_ns();
+        for index in 0..self.script.flows.len() {
+            if self.script.flows[index].refused.is_some() {
+                self.states[index].over = true;
+                self.over += 1;
+            } else if self.is_first(index) {
+                self.begin(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the one before it between the same ends is over.
+    fn is_first(&self, index: usize) -> bool {
+        self.known.get(&self.key(index)).and_then(VecDeque::front) == Some(&index)
+    }
+
+    fn key(&self, index: usize) -> (bool, SocketAddr, SocketAddr) {
+        let flow = &self.script.flows[index];
+        (flow.tcp, flow.live(self.options.dut), flow.played(self.options.dut))
+    }
+
+    fn begin(&mut self, index: usize) {
+        let due_ns = self.plan(self.script.flows[index].start_ns);
+        self.states[index].last_ns = due_ns.max(sys::monotonic_ns());
+        self.times.push(Reverse((due_ns, index)));
+    }
+
+    /// When something recorded at `time_ns` is to happen.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "52 bits of ns are 52 days"
+    )]
+    fn plan(&self, time_ns: u64) -> u64 {
+        let recorded = time_ns.saturating_sub(self.script.first_ns);
+        self.start_ns + self.options.factor().map_or(0, |speed| (recorded as f64 / speed) as u64)
+    }
+
+    /// Waits for the next thing to happen, and lets everything that it concerns go on.
+    fn turn(&mut self) -> Result<(), LiveError> {
+        let now = sys::monotonic_ns();
+        let next = self.times.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
+        let wait = Duration::from_nanos(next.saturating_sub(now)).min(LOOK_EVERY);
+        let mut ready = std::mem::take(&mut self.ready);
+        self.epoll.wait(wait, &mut ready).map_err(LiveError::system("wait for sockets"))?;
+        for token in &ready {
+            match *token {
+                WIRE => self.receive()?,
+                token if token >= DATAGRAMS => self.read_datagrams((token - DATAGRAMS) as usize),
+                token if token >= LISTENER => self.accept((token - LISTENER) as usize)?,
+                token => self.serve(token as usize)?,
+            }
+        }
+        self.ready = ready;
+        let now = sys::monotonic_ns();
+        while let Some(Reverse((due, index))) = self.times.peek().copied().filter(|Reverse((due, _))| *due <= now) {
+            let _ = due;
+            self.times.pop();
+            self.serve(index)?;
+        }
+        self.flush()
+    }
+
+    /// Reads what the live end sent.
+    fn receive(&mut self) -> Result<(), LiveError> {
+        let mut room = vec![0; 65_550];
+        loop {
+            let frame = sys::receive_frame(self.wire.as_fd(), &mut room);
+            let Some(frame) = frame.map_err(LiveError::system("read what the live end sends"))? else { return Ok(()) };
+            let Ok(packet) = Packet::read(frame) else { continue };
+            let key = (packet.tcp, packet.from, packet.to);
+            let Some(index) = self.known.get(&key).and_then(VecDeque::front).copied() else { continue };
+            let live = self.live_side();
+            let (flow, state) = (&self.script.flows[index], &mut self.states[index]);
+            state.last_ns = sys::monotonic_ns();
+            if packet.tcp {
+                state.peer.receive(&packet, flow.played_isn, live);
+            } else {
+                state.peer.received += 1;
+            }
+            self.serve(index)?;
+        }
+    }
+
+    fn live_side(&self) -> usize {
+        usize::from(self.options.dut == Dut::Server)
+    }
+
+    fn accept(&mut self, listener: usize) -> Result<(), LiveError> {
+        let live = self.listeners[listener].local_addr().map_err(LiveError::system("accept connections"))?;
+        while let Ok((stream, from)) = self.listeners[listener].accept() {
+            let key = (true, responder::plain(live), responder::plain(from));
+            let Some(index) = self.known.get(&key).and_then(VecDeque::front).copied() else { continue };
+            stream.set_nonblocking(true).map_err(LiveError::system("accept a connection"))?;
+            self.adopt(index, stream)?;
+            self.serve(index)?;
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, index: usize, stream: std::net::TcpStream) -> Result<(), LiveError> {
+        self.epoll.add(stream.as_fd(), index as u64).map_err(LiveError::system("wait for a connection"))?;
+        self.states[index].responder.take(stream);
+        Ok(())
+    }
+
+    fn read_datagrams(&mut self, socket: usize) {
+        let mut room = vec![0; 65_536];
+        let Ok(live) = self.datagrams[socket].local_addr() else { return };
+        while let Ok((len, from)) = self.datagrams[socket].recv_from(&mut room) {
+            let key = (false, responder::plain(live), responder::plain(from));
+            let Some(index) = self.known.get(&key).and_then(VecDeque::front).copied() else { continue };
+            let state = &mut self.states[index];
+            state.responder.datagram(&self.script.flows[index], &room[..len]);
+            state.last_ns = sys::monotonic_ns();
+            self.times.push(Reverse((0, index)));
+        }
+    }
+
+    /// Lets both ends of a conversation do what they can now, and looks whether it is over.
+    fn serve(&mut self, index: usize) -> Result<(), LiveError> {
+        if self.states[index].over || !self.is_first(index) {
+            return Ok(());
+        }
+        let now = sys::monotonic_ns();
+        self.connect(index, now)?;
+        self.respond(index, now);
+        self.send(index, now);
+        // What the played end sent may be what the responder waits for only once it has come: the socket tells.
+        let patience = self.options.patience_ns();
+        if self.is_complete(index) {
+            self.end(index, None);
+        } else if now >= self.states[index].last_ns + patience * 2 {
+            self.end(index, Some("nothing happened any more"));
+        } else {
+            // A reminder: dropped when it is served early.
+            self.remind(index, self.states[index].last_ns + patience * 2);
+        }
+        Ok(())
+    }
+
+    fn remind(&mut self, index: usize, at_ns: u64) {
+        self.times.push(Reverse((at_ns, index)));
+    }
+
+    /// Opens the live client's connection when its time has come.
+    fn connect(&mut self, index: usize, now: u64) -> Result<(), LiveError> {
+        let flow = &self.script.flows[index];
+        if self.options.dut == Dut::Server || !flow.tcp || self.states[index].connecting {
+            return Ok(());
+        }
+        let due = self.plan(flow.start_ns);
+        if now < due {
+            self.remind(index, due);
+            return Ok(());
+        }
+        self.states[index].connecting = true;
+        self.states[index].last_ns = now;
+        let (address, room, server) = (flow.client, flow.receive_buffer, flow.server);
+        let opened = dut(self.network)?.run(move || {
+            let socket = responder::client(address, room)?;
+            match socket.connect(&server.into()) {
+                Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+                _ => Ok(socket),
+            }
+        });
+        match opened {
+            Ok(socket) => self.adopt(index, socket.into()),
+            Err(error) => {
+                self.states[index].failure = Some(format!("its socket cannot connect from {address}: {error}"));
+                self.end(index, None);
+                Ok(())
+            }
+        }
+    }
+
+    fn respond(&mut self, index: usize, now: u64) {
+        let flow = &self.script.flows[index];
+        let mut responder = std::mem::take(&mut self.states[index].responder);
+        let plan = |time_ns| self.plan(time_ns);
+        let before = (responder.read, responder.written);
+        let wait = if flow.tcp {
+            responder.advance(flow, now, &plan)
+        } else {
+            let live = flow.live(self.options.dut);
+            match self.datagram_of.get(&live) {
+                Some(socket) => {
+                    responder.answer(flow, &self.datagrams[*socket], flow.played(self.options.dut), now, &plan)
+                }
+                None => Wait::Nothing,
+            }
+        };
+        let moved = before != (responder.read, responder.written);
+        let state = &mut self.states[index];
+        state.responder = responder;
+        if moved {
+            state.last_ns = now;
+        }
+        if let Wait::Until(due) = wait {
+            state.last_ns = state.last_ns.max(due.min(now + 1));
+            self.keep_alive(index, due);
+        }
+    }
+
+    /// A conversation that waits for its own time is not dead.
+    fn keep_alive(&mut self, index: usize, due: u64) {
+        let state = &mut self.states[index];
+        state.last_ns = state.last_ns.max(due);
+        self.times.push(Reverse((due, index)));
+    }
+
+    fn send(&mut self, index: usize, now: u64) {
+        let flow = &self.script.flows[index];
+        let patience = self.options.patience_ns();
+        loop {
+            if !flow.tcp {
+                if !self.send_datagram(index, now) {
+                    return;
+                }
+                continue;
+            }
+            let mut peer = std::mem::take(&mut self.states[index].peer);
+            let next = peer.next(flow, now, &|time_ns| self.plan(time_ns), patience);
+            let packet = match next {
+                Next::Now => peer.take(flow, 1 - self.live_side()),
+                Next::Done => peer.tail(flow).inspect(|_| self.states[index].tails += 1),
+                _ => None,
+            };
+            self.states[index].peer = peer;
+            match (next, packet) {
+                (_, Some(packet)) => {
+                    self.states[index].last_ns = now;
+                    self.push(packet);
+                }
+                (Next::At(due), None) => return self.keep_alive(index, due),
+                (Next::Hold { deadline_ns }, None) => return self.remind(index, deadline_ns),
+                _ => return,
+            }
+        }
+    }
+
+    /// Sends the next datagram of the played end, if it may go.
+    fn send_datagram(&mut self, index: usize, now: u64) -> bool {
+        let flow = &self.script.flows[index];
+        let sent = usize::try_from(self.states[index].peer.packets).unwrap_or(usize::MAX);
+        let Some(step) = flow.steps.get(sent) else { return false };
+        let due = self.plan(step.time_ns);
+        if now < due {
+            self.keep_alive(index, due);
+            return false;
+        }
+        if self.states[index].peer.received < step.after {
+            return false;
+        }
+        let packet = step.packet.clone();
+        let state = &mut self.states[index];
+        (state.peer.packets, state.last_ns) = (state.peer.packets + 1, now);
+        self.push(packet);
+        true
+    }
+
+    fn push(&mut self, mut packet: Packet) {
+        let [to, from] = self.macs;
+        packet.finish(to, from);
+        self.outgoing.push(packet.frame);
+    }
+
+    fn flush(&mut self) -> Result<(), LiveError> {
+        let frames = std::mem::take(&mut self.outgoing);
+        let mut rest: &[Vec<u8>] = &frames;
+        while !rest.is_empty() {
+            let batch: Vec<&[u8]> = rest.iter().take(SEND_BATCH).map(Vec::as_slice).collect();
+            match sys::send_frames(self.sender.as_fd(), &batch) {
+                Ok(sent) => rest = &rest[sent..],
+                // The driver has no room just now.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => {
+                    std::thread::yield_now();
+                }
+                Err(source) => {
+                    let operation = format!("send a packet of {} bytes as the played end", batch[0].len());
+                    return Err(LiveError::System { operation, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self, index: usize) -> bool {
+        let (flow, state) = (&self.script.flows[index], &self.states[index]);
+        if !flow.tcp {
+            return state.peer.packets == flow.steps.len() as u64
+                && state.responder.is_done(flow)
+                && state.responder.read == flow.steps.len() as u64
+                && state.peer.received >= flow.datagrams.len() as u64;
+        }
+        let no_socket_expected = self.options.dut == Dut::Server && !flow.end.was_answered();
+        let responded = state.responder.is_done(flow) || no_socket_expected;
+        state.peer.is_done(flow)
+            && responded
+            && state.responder.read >= flow.reads.len() as u64
+            && state.peer.end.text() == flow.end.text()
+    }
+
+    /// Books a conversation, and lets the next one between its ends begin.
+    fn end(&mut self, index: usize, failure: Option<&str>) {
+        if self.states[index].over {
+            return;
+        }
+        let state = &mut self.states[index];
+        state.over = true;
+        if let Some(failure) = failure {
+            state.failure.get_or_insert_with(|| failure.to_owned());
+        }
+        state.responder.close();
+        self.over += 1;
+        let key = self.key(index);
+        let next = self.known.get_mut(&key).and_then(|flows| {
+            flows.pop_front();
+            flows.front().copied()
+        });
+        if let Some(next) = next {
+            self.begin(next);
+        }
+    }
+
+    fn outcome(self, counters: BTreeMap<String, u64>) -> Live {
+        let mut live = Live { dut: self.options.dut.text().to_owned(), counters, ..Live::default() };
+        for (flow, state) in self.script.flows.iter().zip(&self.states) {
+            let told = tell(flow, state, self.options.dut);
+            *live.fates.entry(told.fate).or_default() += 1;
+            let as_recorded = told.recorded_end == told.live_end && told.recorded_bytes == told.socket_bytes;
+            live.as_recorded += u64::from(told.fate != Fate::Refused && as_recorded);
+            live.flows.push(told);
+        }
+        live
+    }
+}
+
+/// What became of a conversation.
+fn tell(flow: &Flow, state: &State, dut: Dut) -> LiveFlow {
+    let live_side = usize::from(dut == Dut::Server);
+    let mut bytes = [0; 2];
+    (bytes[live_side], bytes[1 - live_side]) = (state.responder.written_bytes, state.responder.read_bytes);
+    let direction = |[a_to_b, b_to_a]: [u64; 2]| PerDirection { a_to_b, b_to_a };
+    let text = |end: String| if flow.tcp { end } else { "datagrams".to_owned() };
+    let mut told = LiveFlow {
+        proto: if flow.tcp { "tcp" } else { "udp" }.to_owned(),
+        client: flow.client.to_string(),
+        server: flow.server.to_string(),
+        fate: Fate::Replayed,
+        reasons: Vec::new(),
+        recorded_end: text(flow.end.text()),
+        live_end: text(state.peer.end.text()),
+        recorded_bytes: direction(flow.bytes),
+        socket_bytes: direction(bytes),
+        sent: state.peer.packets,
+        received: state.peer.received,
+    };
+    if let Some(why) = &flow.refused {
+        (told.fate, told.reasons) = (Fate::Refused, vec![why.clone()]);
+        told.live_end = "not played".to_owned();
+        return told;
+    }
+    let failures = failures(flow, state, &told);
+    if !failures.is_empty() {
+        (told.fate, told.reasons) = (Fate::Failed, failures);
+    }
+    told.reasons.extend(flow.notes.iter().cloned());
+    told.reasons.extend(state.peer.adapted.iter().cloned());
+    if state.tails > 0 {
+        told.reasons.push(format!("{} acknowledgements that the capture does not have", state.tails));
+    }
+    if told.fate == Fate::Replayed && !told.reasons.is_empty() {
+        told.fate = Fate::Adapted;
+    }
+    told
+}
+
+/// Why it did not come to its recorded end.
+fn failures(flow: &Flow, state: &State, told: &LiveFlow) -> Vec<String> {
+    let mut failures = Vec::new();
+    if told.live_end != told.recorded_end {
+        failures.push(format!("it is {} instead of {}", told.live_end, told.recorded_end));
+    }
+    for (name, recorded, got) in [
+        ("client", told.recorded_bytes.a_to_b, told.socket_bytes.a_to_b),
+        ("server", told.recorded_bytes.b_to_a, told.socket_bytes.b_to_a),
+    ] {
+        if recorded != got {
+            failures.push(format!("{got} of {recorded} bytes of the {name}"));
+        }
+    }
+    if state.responder.differs {
+        failures.push("other bytes than recorded came out of the socket".to_owned());
+    }
+    failures.extend(state.responder.error.clone());
+    let left = if flow.tcp {
+        state.peer.left(flow)
+    } else {
+        flow.steps.len().saturating_sub(usize::try_from(state.peer.packets).unwrap_or(usize::MAX))
+    };
+    if left > 0 {
+        failures.push(format!("{left} of {} packets of the played end were not sent", flow.steps.len()));
+    }
+    if !failures.is_empty() {
+        failures.extend(state.failure.clone());
+    }
+    failures
+}
