@@ -536,7 +536,7 @@ impl<'a> Run<'a> {
         if let Some(failure) = failure {
             state.failure.get_or_insert_with(|| failure.to_owned());
         }
-        state.responder.close();
+        state.responder.close(&self.script.flows[index]);
         self.over += 1;
         let key = self.key(index);
         let next = self.known.get_mut(&key).and_then(|flows| {

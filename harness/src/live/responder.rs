@@ -229,9 +229,9 @@ impl Responder {
         self.action >= flow.actions.len()
     }
 
-    /// Lets its socket go, with an RST if the other end is still there.
-    pub(super) fn close(&mut self) {
-        if let Some(stream) = self.stream.take().filter(|_| !(self.ended && self.finished)) {
+    /// Lets its socket go: with an RST where the capture does not have its end.
+    pub(super) fn close(&mut self, flow: &Flow) {
+        if let Some(stream) = self.stream.take().filter(|_| !flow.end.is_over()) {
             _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
