@@ -196,6 +196,10 @@ impl<'a> Run<'a> {
         if playable.clone().any(|flow| flow.asks_for_ecn) && self.options.dut == Dut::Client {
             dut.set_sysctl("net.ipv4.tcp_ecn", "1")?;
         }
+        if self.known.values().any(|flows| flows.len() > 1) {
+            // Ends that connect again would find the connection before in TIME-WAIT for a minute: it has none, then.
+            dut.set_sysctl("net.ipv4.tcp_max_tw_buckets", "0")?;
+        }
         if self.options.dut == Dut::Server {
             let answered = playable.clone().filter(|flow| flow.tcp && flow.end.was_answered());
             let mut wanted: BTreeMap<SocketAddr, Option<u32>> = BTreeMap::new();

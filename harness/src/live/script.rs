@@ -229,6 +229,9 @@ fn kind_of(unfit: Unfit) -> &'static str {
     }
 }
 
+/// Most bytes that a stream may lack, in all: those of the live end are made up of zeros.
+const LARGEST_HOLE: u64 = 1 << 20;
+
 /// A stream put together from segments.
 #[derive(Debug, Default)]
 struct Stream {
@@ -248,13 +251,17 @@ impl Stream {
         }
     }
 
-    /// The bytes, zeros where the capture has none, and how many these are.
+    /// The bytes, zeros where the capture has none, and how many these are. Ends before a hole that is out of all
+    /// proportion.
     fn bytes(&self) -> (Vec<u8>, u64) {
         let (mut whole, mut missing) = (Vec::new(), 0);
         for (at, piece) in &self.pieces {
             let at = *at as usize;
             if at > whole.len() {
                 missing += (at - whole.len()) as u64;
+                if missing > LARGEST_HOLE {
+                    break;
+                }
                 whole.resize(at, 0);
             }
             if let Some(new) = piece.get(whole.len() - at..) {
@@ -323,9 +330,7 @@ impl Builder {
     fn is_another(&self, packet: &Packet) -> bool {
         packet.tcp
             && packet.flags() & (flag::SYN | flag::ACK) == flag::SYN
-            && packet.from == self.flow.client
-            && self.flow.end.is_over()
-            && self.isn[0].is_some_and(|isn| isn != packet.seq())
+            && self.isn[usize::from(packet.from != self.flow.client)].is_some_and(|isn| isn != packet.seq())
     }
 
     fn add(&mut self, frame: &Frame, packet: Packet) {
@@ -443,7 +448,10 @@ impl Builder {
         let names = ["client", "server"];
         let [live, played] = [self.live, 1 - self.live];
         let (writes, missing) = self.streams[live].bytes();
-        if missing > 0 {
+        if missing > LARGEST_HOLE {
+            let text = format!("the capture lacks over {LARGEST_HOLE} bytes of the {}", names[live]);
+            flow.refused.get_or_insert(text);
+        } else if missing > 0 {
             flow.notes.insert(format!("{missing} bytes of the {} that the capture lacks are zeros", names[live]));
         }
         flow.bytes[live] = writes.len() as u64;
