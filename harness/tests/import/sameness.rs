@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use bpflab::capture::Options;
+use bpflab::live::LiveOptions;
 use bpflab::object::Clock;
 use bpflab::observation::Observation;
 use bpflab::pool::Pool;
@@ -26,6 +27,7 @@ fn observe(pool: &Pool, capture: &Path) -> Observation {
         speed: Speed::Top,
         clock: Clock::Virtual,
         artefacts: None,
+        live: LiveOptions::default(),
     };
     run_with(pool, &replay, &AtomicBool::new(false), &mut |_| ()).unwrap().observation
 }
