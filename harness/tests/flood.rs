@@ -26,7 +26,7 @@ fn plain(number: u64, len: usize, side: Side) -> Frame {
 
 /// Every third frame, from 0 on, is the server's.
 fn side(number: u64) -> Side {
-    if number % 3 == 0 { Side::Server } else { Side::Client }
+    if number.is_multiple_of(3) { Side::Server } else { Side::Client }
 }
 
 fn try_flood(topology: &Topology, frames: &[Frame], options: &FloodOptions) -> Result<FloodOutcome, WireError> {

@@ -38,12 +38,11 @@ pub fn run(report: &mut Report, rounds: usize, frames: u64) -> Result<(), Box<dy
     Ok(())
 }
 
+/// Whoever is given the frames.
+type Take<'a> = dyn FnMut(&Frame) -> Result<(), Box<dyn Error>> + 'a;
+
 /// Frames a second, each of which goes to `take`.
-fn measure(
-    name: &str,
-    frames: u64,
-    take: &mut dyn FnMut(&Frame) -> Result<(), Box<dyn Error>>,
-) -> Result<f64, Box<dyn Error>> {
+fn measure(name: &str, frames: u64, take: &mut Take<'_>) -> Result<f64, Box<dyn Error>> {
     let mut stream = Spec { count: Some(frames), ..Spec::new(name) }.frames()?;
     let (mut frame, mut count) = (Frame::default(), 0);
     let start = Instant::now();

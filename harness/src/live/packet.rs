@@ -320,7 +320,7 @@ mod tests {
         bare.finish([6; 6], [4; 6]);
         assert_eq!(Packet::read(&bare.frame).unwrap(), bare);
         assert_eq!((bare.seq(), bare.ack(), bare.window(), bare.flags(), bare.span()), (80, 90, 7, flag::ACK, 0));
-        assert_eq!(etherparse::SlicedPacket::from_ethernet(&bare.frame).unwrap().transport.is_some(), true);
+        assert!(etherparse::SlicedPacket::from_ethernet(&bare.frame).unwrap().transport.is_some());
     }
 
     #[test]

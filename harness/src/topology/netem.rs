@@ -12,7 +12,7 @@ const TBF_LIMIT_BYTES: u32 = DEFAULT_LIMIT * 1514;
 const TICK_NS: u64 = 64;
 
 /// Attributes of `netem` (`TCA_NETEM_*`).
-mod netem {
+mod kind {
     pub const CORR: u16 = 1;
     pub const DELAY_DIST: u16 = 2;
     pub const REORDER: u16 = 3;
@@ -139,29 +139,29 @@ impl Netem {
             ticks(self.jitter_ns),
         ];
         let mut out = words(&fixed);
-        attribute(&mut out, netem::LATENCY64, &self.latency_ns.to_ne_bytes());
-        attribute(&mut out, netem::JITTER64, &self.jitter_ns.to_ne_bytes());
-        attribute(&mut out, netem::CORR, &words(&[self.delay_correlation, self.loss[1], self.duplicate[1]]));
-        attribute(&mut out, netem::REORDER, &words(&self.reorder));
-        attribute(&mut out, netem::CORRUPT, &words(&self.corrupt));
+        attribute(&mut out, kind::LATENCY64, &self.latency_ns.to_ne_bytes());
+        attribute(&mut out, kind::JITTER64, &self.jitter_ns.to_ne_bytes());
+        attribute(&mut out, kind::CORR, &words(&[self.delay_correlation, self.loss[1], self.duplicate[1]]));
+        attribute(&mut out, kind::REORDER, &words(&self.reorder));
+        attribute(&mut out, kind::CORRUPT, &words(&self.corrupt));
         if let Some(model) = self.gilbert_elliott {
             let mut nested = Vec::new();
-            attribute(&mut nested, netem::LOSS_GE, &words(&model));
-            attribute(&mut out, netem::LOSS, &nested);
+            attribute(&mut nested, kind::LOSS_GE, &words(&model));
+            attribute(&mut out, kind::LOSS, &nested);
         }
         if self.rate > 0 {
             // `struct tc_netem_rate`: rate, overhead of each packet, size and overhead of cells.
-            attribute(&mut out, netem::RATE, &words(&[low(self.rate), 0, 0, 0]));
+            attribute(&mut out, kind::RATE, &words(&[low(self.rate), 0, 0, 0]));
             if self.rate > u64::from(u32::MAX) {
-                attribute(&mut out, netem::RATE64, &self.rate.to_ne_bytes());
+                attribute(&mut out, kind::RATE64, &self.rate.to_ne_bytes());
             }
         }
         if let Some(seed) = self.seed {
-            attribute(&mut out, netem::PRNG_SEED, &seed.to_ne_bytes());
+            attribute(&mut out, kind::PRNG_SEED, &seed.to_ne_bytes());
         }
         if let Some(table) = table {
             let entries: Vec<u8> = table.iter().flat_map(|entry| entry.to_ne_bytes()).collect();
-            attribute(&mut out, netem::DELAY_DIST, &entries);
+            attribute(&mut out, kind::DELAY_DIST, &entries);
         }
         out
     }
@@ -182,17 +182,17 @@ impl Netem {
             let word = |at: usize| number::<4>(value, at * 4).map_or(0, u32::from_ne_bytes);
             let long = || number::<8>(value, 0).map_or(0, u64::from_ne_bytes);
             match kind {
-                netem::LATENCY64 => read.latency_ns = long(),
-                netem::JITTER64 => read.jitter_ns = long(),
-                netem::CORR => [read.delay_correlation, read.loss[1], read.duplicate[1]] = [word(0), word(1), word(2)],
-                netem::REORDER => read.reorder = [word(0), word(1)],
-                netem::CORRUPT => read.corrupt = [word(0), word(1)],
+                kind::LATENCY64 => read.latency_ns = long(),
+                kind::JITTER64 => read.jitter_ns = long(),
+                kind::CORR => [read.delay_correlation, read.loss[1], read.duplicate[1]] = [word(0), word(1), word(2)],
+                kind::REORDER => read.reorder = [word(0), word(1)],
+                kind::CORRUPT => read.corrupt = [word(0), word(1)],
                 // A rate of 64 bits follows, where there is one.
-                netem::RATE => read.rate = read.rate.max(word(0).into()),
-                netem::RATE64 => read.rate = long(),
-                netem::PRNG_SEED => read.seed = Some(long()),
-                netem::LOSS => {
-                    let model = attributes(value).find(|(kind, _)| *kind == netem::LOSS_GE);
+                kind::RATE => read.rate = read.rate.max(word(0).into()),
+                kind::RATE64 => read.rate = long(),
+                kind::PRNG_SEED => read.seed = Some(long()),
+                kind::LOSS => {
+                    let model = attributes(value).find(|(kind, _)| *kind == kind::LOSS_GE);
                     read.gilbert_elliott = model.map(|(_, value)| {
                         [0, 1, 2, 3].map(|at| number::<4>(value, at * 4).map_or(0, u32::from_ne_bytes))
                     });

@@ -139,7 +139,7 @@ fn fill(
             traffic.keep();
             return Ok(false);
         }
-        if part.filled().len() % 1024 == 0 && end.is_some_and(|end| end.is_over()) {
+        if part.filled().len().is_multiple_of(1024) && end.is_some_and(|end| end.is_over()) {
             return Ok(false);
         }
     }
