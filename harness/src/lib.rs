@@ -2,9 +2,10 @@
 //!
 //! The modules follow the data. A [`scenario`] (or the command line) names a [`capture`] or traffic to [`synth`]esize, a
 //! [`topology`] and programs; [`kernel`] says what this machine can do; [`run`] plays the frames through the programs of
-//! the [`suite`] and of objects under test ([`subject`]), at their hooks ([`hook`]), in [`lockstep`] or on the [`wire`];
-//! what they saw, maps and events decoded as [`rows`] among it, is an [`observation`], rendered as a [`snapshot`] or a
-//! [`report`]. [`coverage`] tells which code of an object was reached. Dependencies point down this list, and the runner
+//! the [`suite`] and of objects under test ([`subject`]), at their hooks ([`hook`]), in [`lockstep`], on the [`wire`], or
+//! [`live`], against the kernel's own sockets or between real applications ([`apps`]); what they saw, maps and events decoded
+//! as [`rows`] among it, is an [`observation`], rendered as a [`snapshot`] or a [`report`]. [`import`] makes captures fit to
+//! share, [`minimize`] small, by a [`condition`] over what is seen. [`coverage`] tells which code of an object was reached. Dependencies point down this list, and the runner
 //! never prints: the command consumes its steps. Tests in Rust use the same parts by [`lab`], which has examples.
 #![deny(unsafe_code)]
 
