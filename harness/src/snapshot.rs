@@ -9,6 +9,7 @@ mod objects;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use crate::observation::live::{Fate, Live, LiveFlow};
 use crate::observation::{
     Connection, Disagreement, DropClass, Flow, IcmpError, Latency, Observation, PerDirection, Rtt, StageTimes, Tcp,
 };
@@ -30,8 +31,21 @@ pub struct Rules {
 }
 
 /// Names the sections that [`Rules::omit`] may hold.
-pub const SECTIONS: [&str; 12] =
-    ["ledger", "hooks", "flows", "tcp", "drops", "icmp", "malformed", "dns", "http", "tls", "objects", "latency"];
+pub const SECTIONS: [&str; 13] = [
+    "ledger",
+    "live",
+    "hooks",
+    "flows",
+    "tcp",
+    "drops",
+    "icmp",
+    "malformed",
+    "dns",
+    "http",
+    "tls",
+    "objects",
+    "latency",
+];
 
 /// Renders `observation` under `rules`.
 #[must_use]
@@ -42,6 +56,7 @@ pub fn render(observation: &Observation, rules: &Rules) -> String {
         let lines = match *section {
             "ledger" if rules.real_stacks => Vec::new(),
             "ledger" => ledger(observation),
+            "live" => observation.live.as_ref().map_or_else(Vec::new, |live| live_lines(live, &mut names)),
             "hooks" if rules.real_stacks => Vec::new(),
             "hooks" => hooks(observation),
             "flows" => observation.flows.iter().map(|flow| flow_line(flow, &mut names)).collect(),
@@ -104,6 +119,25 @@ impl Names {
     fn flow(&mut self, flow: &str) -> String {
         flow.split(' ').map(|word| self.endpoint(word)).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// What became of each conversation. What was adapted depends on what the kernel sent when, and is told by the report.
+fn live_lines(live: &Live, names: &mut Names) -> Vec<String> {
+    let line = |flow: &LiveFlow| {
+        let [client, server] = [&flow.client, &flow.server].map(|end| names.endpoint(end));
+        let end = match flow.live_end == flow.recorded_end {
+            true => flow.live_end.clone(),
+            false => format!("{} instead of {}", flow.live_end, flow.recorded_end),
+        };
+        let bytes = format!("bytes {}/{}", flow.socket_bytes.a_to_b, flow.socket_bytes.b_to_a);
+        let reasons = match flow.fate {
+            Fate::Refused | Fate::Failed => format!(": {}", flow.reasons.join("; ")),
+            Fate::Replayed | Fate::Adapted => String::new(),
+        };
+        let fate = if flow.fate == Fate::Adapted { Fate::Replayed } else { flow.fate }.text();
+        format!("{} {client} > {server}: {fate}, {end}, {bytes}{reasons}", flow.proto)
+    };
+    live.flows.iter().map(line).collect()
 }
 
 /// Splits `10.0.0.1:80` or `[::1]:80`; a MAC address or a bare IPv6 address has no port.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use bpflab::capture::{Options, SidesPolicy};
+use bpflab::live::LiveOptions;
 use bpflab::object::Clock;
 use bpflab::report::Document;
 use bpflab::run::{self, Plan};
@@ -11,7 +12,7 @@ use bpflab::scenario::Mode;
 use bpflab::scenario::spec::Programs;
 use bpflab::synth::{self, Entry, Hosts, IpVersions, Spec};
 use bpflab::topology::TopologyChoice;
-use bpflab::wire::Speed;
+use bpflab::wire::{EngineChoice, Speed};
 
 /// What the suite sees of `spec`, packet by packet.
 fn seen(spec: &Spec) -> Document {
@@ -29,7 +30,9 @@ fn play(capture: &Path) -> Document {
         programs: Programs::default(),
         topology: TopologyChoice::default(),
         speed: Speed::Top,
+        engine: EngineChoice::Auto,
         clock: Clock::Capture,
+        live: LiveOptions::default(),
         artefacts: None,
     };
     run::run(&plan, &AtomicBool::new(false), &mut |_| ()).expect("run")

@@ -12,6 +12,7 @@ use super::display::Progress;
 use super::{Exit, Failure, chain, watch};
 use crate::capture;
 use crate::live::LiveOptions;
+use crate::observation::live::Fate;
 use crate::observation::{Change, VerdictCount};
 use crate::report::Document;
 use crate::report::terminal::{self, Layout};
@@ -75,7 +76,8 @@ fn changes(before: &str, now: &str) -> String {
 }
 
 fn verdict(document: &Document) -> Exit {
-    if document.observation.ledger.unaccounted == 0 { Exit::Passed } else { Exit::Failed }
+    let failed = document.observation.live.as_ref().is_some_and(|live| live.fates.contains_key(&Fate::Failed));
+    if document.observation.ledger.unaccounted == 0 && !failed { Exit::Passed } else { Exit::Failed }
 }
 
 pub(super) fn once(args: &ReplayArgs) -> Result<Document, Failure> {

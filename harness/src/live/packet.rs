@@ -35,8 +35,8 @@ pub(super) enum Unfit {
     Fragment,
     /// Its headers contradict each other or are not all there.
     Malformed,
-    /// The capture does not have all of it.
-    Cut,
+    /// The capture does not have all of it: a TCP or UDP packet between these ends, or another.
+    Cut(Option<(bool, SocketAddr, SocketAddr)>),
 }
 
 /// A packet whose headers are sound, in a frame without VLAN tags and padding.
@@ -81,7 +81,9 @@ impl Packet {
             return Err(Unfit::Malformed);
         }
         if ip.len() < len {
-            return Err(Unfit::Cut);
+            let ends = be16(ip, header).zip(be16(ip, header + 2));
+            let ends = ends.map(|(source, target)| (tcp, SocketAddr::new(from, source), SocketAddr::new(to, target)));
+            return Err(Unfit::Cut(ends));
         }
         let mut frame = data[..12].to_vec();
         frame.extend_from_slice(&ethertype.to_be_bytes());
@@ -329,7 +331,8 @@ mod tests {
         tagged.extend(&plain[12..]);
         tagged.extend([0; 9]);
         assert_eq!(Packet::read(&tagged).unwrap(), Packet::read(&plain).unwrap());
-        assert_eq!(Packet::read(&plain[..plain.len() - 1]), Err(Unfit::Cut));
+        let ends = ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        assert_eq!(Packet::read(&plain[..plain.len() - 1]), Err(Unfit::Cut(Some((true, ends.0, ends.1)))));
         let mut fragment = plain.clone();
         fragment[20] = 0x20;
         assert_eq!(Packet::read(&fragment), Err(Unfit::Fragment));

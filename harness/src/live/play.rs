@@ -545,7 +545,7 @@ impl<'a> Run<'a> {
         });
         if let Some(next) = next {
             // Its ports are needed again. Other sockets stay until the counters are read, of which closing is no part.
-            self.states[index].responder.close();
+            self.states[index].responder.close(&self.script.flows[index]);
             self.begin(next);
         }
     }

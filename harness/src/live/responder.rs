@@ -229,13 +229,9 @@ impl Responder {
         self.action >= flow.actions.len()
     }
 
-    /// Lets its socket go, with an RST if the other end is still there.
-    pub(super) fn close(&mut self) {
-        // The other end's FIN may have come since the socket was last read; an RST then would be the lab's alone.
-        if let Some(stream) = self.stream.as_mut().filter(|_| self.finished && !self.ended) {
-            self.ended = matches!(stream.read(&mut [0]), Ok(0));
-        }
-        if let Some(stream) = self.stream.take().filter(|_| !(self.ended && self.finished)) {
+    /// Lets its socket go: with an RST where the capture does not have its end.
+    pub(super) fn close(&mut self, flow: &Flow) {
+        if let Some(stream) = self.stream.take().filter(|_| !flow.end.is_over()) {
             _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }

@@ -112,6 +112,16 @@ impl Script {
         for frame in frames {
             let packet = match Packet::read(&frame.data) {
                 Ok(packet) => packet,
+                Err(Unfit::Cut(Some((tcp, from, to)))) => {
+                    let known = known.get(&(tcp, from.min(to), from.max(to))).copied();
+                    match known.map(|index| &mut builders[index].flow.refused) {
+                        Some(refused) => {
+                            refused.get_or_insert_with(|| format!("packet {} is cut by the capture", frame.number));
+                        }
+                        None => *others.entry(kind_of(Unfit::Cut(None))).or_default() += 1,
+                    }
+                    continue;
+                }
                 Err(unfit) => {
                     *others.entry(kind_of(unfit)).or_default() += 1;
                     continue;
@@ -183,14 +193,16 @@ impl Flow {
 }
 
 /// Refuses conversations whose ends cannot be told apart by address. An address belongs to the end at which it is more
-/// often.
+/// often, or was first.
 fn refuse_unplayable(flows: &mut [Flow], dut: Dut) {
-    let mut counts: HashMap<IpAddr, [u64; 2]> = HashMap::new();
+    // By how much oftener it is live than played, and what it was first.
+    let mut counts: HashMap<IpAddr, (i64, bool)> = HashMap::new();
     for flow in flows.iter().filter(|flow| flow.refused.is_none()) {
-        counts.entry(flow.live(dut).ip()).or_default()[0] += 1;
-        counts.entry(flow.played(dut).ip()).or_default()[1] += 1;
+        counts.entry(flow.live(dut).ip()).or_insert((0, true)).0 += 1;
+        counts.entry(flow.played(dut).ip()).or_insert((0, false)).0 -= 1;
     }
-    let is_live = |address: IpAddr| counts.get(&address).is_some_and(|[live, played]| live >= played);
+    let is_live =
+        |address: IpAddr| counts.get(&address).is_some_and(|(more, first)| *more > 0 || (*more == 0 && *first));
     for flow in flows.iter_mut().filter(|flow| flow.refused.is_none()) {
         let (live, played) = (flow.live(dut).ip(), flow.played(dut).ip());
         let problem = if live == played {
@@ -198,9 +210,9 @@ fn refuse_unplayable(flows: &mut [Flow], dut: Dut) {
         } else if !presets::is_routable(live) || !presets::is_routable(played) {
             Some(format!("{live} and {played} are not both addresses that a network carries"))
         } else if !is_live(live) {
-            Some(format!("{live} is played in more conversations than it is live in"))
+            Some(format!("{live} is played, since it is the other end of as many conversations or more"))
         } else if is_live(played) {
-            Some(format!("{played} is live in more conversations than it is played in"))
+            Some(format!("{played} is live, since it is that end of as many conversations or more"))
         } else {
             None
         };
@@ -213,7 +225,7 @@ fn kind_of(unfit: Unfit) -> &'static str {
         Unfit::Other => "neither TCP nor UDP",
         Unfit::Fragment => "fragments",
         Unfit::Malformed => "malformed",
-        Unfit::Cut => "cut by the capture",
+        Unfit::Cut(_) => "cut by the capture",
     }
 }
 

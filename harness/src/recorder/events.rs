@@ -146,22 +146,27 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Packets that were given up: of their flow, those that came in and did not leave.
+    /// Packets that were given up: of their flow, those that came into the host and did not leave it. Of a host whose
+    /// links are not recorded, the last of the flow that left towards it, which the comment says.
     fn drop(&mut self, drop: &Drop) {
-        let ours = |position: &usize| {
-            let frame = &self.recording.frames[*position];
-            let host = self.recording.interfaces[frame.interface].name.split('.').next();
-            !frame.outgoing && host == Some(drop.host.as_str())
+        let host = |interface: usize| self.recording.interfaces[interface].name.split('.').next();
+        let is_here = (0..self.recording.interfaces.len()).any(|interface| host(interface) == Some(&drop.host));
+        let mut positions: Vec<usize> = if is_here {
+            let positions = self.first.get(drop.flow.as_str()).into_iter().flatten().copied();
+            let came_in = |position: &usize| {
+                let frame = &self.recording.frames[*position];
+                !frame.outgoing && host(frame.interface) == Some(&drop.host)
+            };
+            let stayed = |position: &usize| after(self.recording, self.packets, *position).is_none();
+            positions.filter(came_in).filter(stayed).collect()
+        } else {
+            let left = |position: &usize| self.recording.frames[*position].outgoing;
+            (0..self.packets.len()).rev().filter(left).filter(|at| self.packets[*at].flow == drop.flow).collect()
         };
-        let positions = self.first.get(drop.flow.as_str()).into_iter().flatten().copied();
-        let stayed: Vec<usize> = positions
-            .filter(ours)
-            .filter(|position| after(self.recording, self.packets, *position).is_none())
-            .collect();
-        let text = format!("drop: {} in {} by {} on {}", drop.reason, drop.place, drop.by, drop.host);
-        let most = usize::try_from(drop.packets).unwrap_or(usize::MAX);
-        let is_new = |position: &usize| !self.comments.get(position).is_some_and(|all| all.contains(&text));
-        for position in stayed.into_iter().filter(is_new).take(most).collect::<Vec<_>>() {
+        let told = if is_here { "" } else { " (which packet is told by the flow alone)" };
+        let text = format!("drop: {} in {} by {} on {}{told}", drop.reason, drop.place, drop.by, drop.host);
+        positions.truncate(usize::try_from(drop.packets).unwrap_or(usize::MAX));
+        for position in positions {
             self.note(position, text.clone());
         }
     }

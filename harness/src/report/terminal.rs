@@ -1,6 +1,7 @@
 //! The report that a network engineer reads in a minute.
 
 mod latency;
+mod live;
 mod objects;
 mod sockets;
 
@@ -15,6 +16,9 @@ pub fn render(document: &Document, layout: Layout) -> String {
     let mut page = Page::new(layout);
     header(&mut page, document);
     ledger(&mut page, document);
+    if let Some(seen) = &document.observation.live {
+        live::section(&mut page, seen);
+    }
     flows(&mut page, &document.observation);
     if let Some(tcp) = &document.observation.tcp {
         tcp_section(&mut page, tcp);
@@ -130,13 +134,16 @@ fn ledger(page: &mut Page, document: &Document) {
     page.line("");
     let unaccounted = format!("unaccounted {}", ledger.unaccounted);
     let unaccounted = if ledger.unaccounted == 0 { unaccounted } else { page.bad(&unaccounted) };
-    page.field(
-        "ledger",
-        format!(
-            "offered {} = delivered {} + dropped {} + consumed {} + {unaccounted}",
-            ledger.offered, ledger.delivered, ledger.dropped, ledger.consumed
-        ),
-    );
+    // Of what applications and sockets send, nobody knows the packets beforehand.
+    if document.apps.is_empty() && document.observation.live.is_none() {
+        page.field(
+            "ledger",
+            format!(
+                "offered {} = delivered {} + dropped {} + consumed {} + {unaccounted}",
+                ledger.offered, ledger.delivered, ledger.dropped, ledger.consumed
+            ),
+        );
+    }
     for (what, counts) in [("dropped", &ledger.dropped_by), ("consumed", &ledger.consumed_by)] {
         for (reason, count) in counts {
             page.field("", format!("{what} {count} by {reason}"));

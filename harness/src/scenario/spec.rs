@@ -422,7 +422,7 @@ mod tests {
         assert!(error("purpose = \"p\"\n[traffic]\n").contains("neither a `capture` nor `frames`"));
         let both = "purpose = \"p\"\n[[traffic.frames]]\nhex = \"0a\"\n[[traffic.synth]]\nname = \"land\"\n";
         assert!(error(both).contains("both `frames` and `synth`"));
-        let name = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"sin-flood\"\n");
+        let name = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"syn-flod\"\n");
         assert!(name.contains("did you mean `syn-flood`?"), "{name}");
         let host = error("purpose = \"p\"\n[[traffic.synth]]\nname = \"land\"\ntargets = [\"sever\"]\n");
         assert!(host.contains("did you mean `server`?"), "{host}");

@@ -180,7 +180,7 @@ impl Trial {
         let mut document =
             if has_apps { self.play_apps(artefacts, stop, step)? } else { self.replay(artefacts, stop, step)? };
         self.keep_coverage(std::mem::take(&mut document.coverage), artefacts)?;
-        let rules = snapshot::Rules { real_stacks: has_apps, ..self.found.scenario.snapshot.rules() };
+        let rules = snapshot::Rules { real_stacks: self.mode == Mode::Live, ..self.found.scenario.snapshot.rules() };
         let text = snapshot::render(&document.observation, &rules);
         // The document is made of strings, numbers and string-keyed maps.
         let value = serde_json::to_value(&document).unwrap_or_default();

@@ -83,7 +83,7 @@ impl Template {
                 },
                 Transport::Udp => ip.udp(0, 0).write(&mut bytes, payload).map_err(|_| ()),
                 Transport::Icmp4(kind) => ip.icmpv4(kind.clone()).write(&mut bytes, payload).map_err(|_| ()),
-                Transport::Icmp6(kind) => ip.icmpv6(kind.clone()).write(&mut bytes, payload).map_err(|_| ()),
+                Transport::Icmp6(kind) => ip.icmpv6(*kind).write(&mut bytes, payload).map_err(|_| ()),
                 Transport::Raw(..) => Ok(()),
             }
         };

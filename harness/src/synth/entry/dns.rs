@@ -4,7 +4,7 @@ use super::super::SynthError;
 use super::super::catalogue::{Entry, Family, Ip};
 use super::super::conversation::{Conversation, Plain};
 use super::super::param::{Kind, Parameter};
-use super::super::script::{Fill, Script};
+use super::super::script::{Fill, Script, Writer};
 use super::super::spec::Context;
 use super::super::stream::Generator;
 use super::{RTT, port, setting};
@@ -222,7 +222,7 @@ const BASE32: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
 fn udp(
     context: &Context<'_>,
     ask: impl Fn(&mut Fill<'_>) + Send + 'static,
-    answer: Option<Box<dyn Fn(&mut Fill<'_>) + Send>>,
+    answer: Option<Writer>,
 ) -> Box<dyn Generator> {
     let mut script = Script::new(context.params.port("port"), context.params.us("rtt"));
     script.ask(ask);
@@ -299,7 +299,7 @@ fn random_subdomain(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthEr
         _ => None,
     };
     let name = domain.clone();
-    let respond = code.map(|code| -> Box<dyn Fn(&mut Fill<'_>) + Send> {
+    let respond = code.map(|code| -> Writer {
         Box::new(move |fill| {
             answer(fill, &Name::Below { domain: &name, length }, 1, code, None);
         })

@@ -165,9 +165,10 @@ fn lateral(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
         [0, 1].map(|version| if pools[version].is_empty() { Pool::default() } else { pools[version].neighbours() })
     });
     // With one network on both sides, the two must not have the same hosts.
-    for version in 0..2 {
-        if sides[0][version].meets(&sides[1][version]) {
-            sides[1][version] = std::mem::take(&mut sides[1][version]).skipping(hosts.div_ceil(2));
+    let [near, far] = &mut sides;
+    for (near, far) in near.iter().zip(far) {
+        if near.meets(far) {
+            *far = std::mem::take(far).skipping(hosts.div_ceil(2));
         }
     }
     let turn = context.versions().count() as u64;

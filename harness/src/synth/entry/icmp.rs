@@ -179,8 +179,7 @@ fn redirect(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
     // Redirect for a host (RFC 792); type 137 (RFC 4861 section 4.5).
     let v4 = Icmpv4Type::Unknown { type_u8: 5, code_u8: 1, bytes5to8: gateway };
     let v6 = Icmpv6Type::Unknown { type_u8: 137, code_u8: 0, bytes5to8: [0; 4] };
-    let templates =
-        both(context, |six| if six { Transport::Icmp6(v6.clone()) } else { Transport::Icmp4(v4.clone()) }, &[]);
+    let templates = both(context, |six| if six { Transport::Icmp6(v6) } else { Transport::Icmp4(v4.clone()) }, &[]);
     let (ends, mut scratch) = (Ends::of(context), Vec::new());
     Ok(packets(move |unit, frame| {
         let version = usize::from(unit.v6);
@@ -215,8 +214,7 @@ fn frag_needed(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> 
     // Fragmentation needed and DF set (RFC 1191 section 4), packet too big (RFC 4443 section 3.2).
     let v4 = Icmpv4Type::Unknown { type_u8: 3, code_u8: 4, bytes5to8: [0, 0, high, low] };
     let v6 = Icmpv6Type::Unknown { type_u8: 2, code_u8: 0, bytes5to8: [0, 0, high, low] };
-    let templates =
-        both(context, |six| if six { Transport::Icmp6(v6.clone()) } else { Transport::Icmp4(v4.clone()) }, &[]);
+    let templates = both(context, |six| if six { Transport::Icmp6(v6) } else { Transport::Icmp4(v4.clone()) }, &[]);
     let ends = Ends::of(context);
     Ok(packets(move |unit, frame| {
         let [source, target] = ends.choose(unit);

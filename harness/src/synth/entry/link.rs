@@ -139,7 +139,7 @@ fn ndp(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
     // The gateway's address, then the option Target Link-layer Address with the attacker's.
     let payload = [gateway.bytes(), &[2, 1], &context.macs[0]].concat();
     let kind = Icmpv6Type::Unknown { type_u8: ADVERTISEMENT, code_u8: 0, bytes5to8: ROUTER_OVERRIDE };
-    let templates = both(context, |_| Transport::Icmp6(kind.clone()), &payload);
+    let templates = both(context, |_| Transport::Icmp6(kind), &payload);
     let targets = context.targets[1].clone();
     Ok(packets(move |unit, frame| {
         let mut patch = templates[1].copy(&mut frame.data);
