@@ -54,7 +54,8 @@ pub fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
         let share = live.as_recorded as f64 / live.flows.len().max(1) as f64;
         let name = dut.text();
         report.line(&format!("  kernel as the {name}: {seconds:.1} s, {} ended as recorded", live.as_recorded))?;
-        let counters = COUNTERS.iter().filter_map(|name| live.counters.get(*name).map(|count| format!("{name} {count}")));
+        let counters =
+            COUNTERS.iter().filter_map(|name| live.counters.get(*name).map(|count| format!("{name} {count}")));
         report.line(&format!("    {}", counters.collect::<Vec<_>>().join(", ")))?;
         report.ratio(&format!("live_{name}_time"), "30 s, against the time taken", &[SECONDS / seconds], 1.0)?;
         report.ratio(&format!("live_{name}_as_recorded"), "share that ended as recorded", &[share], AS_RECORDED)?;
@@ -96,7 +97,8 @@ fn transactions(folder: &Path) -> Result<(PathBuf, u64), Box<dyn Error>> {
 
 /// Port of the client and sequence number of an IPv4 TCP segment without options in its IP header.
 fn client(frame: &[u8]) -> Option<[u32; 2]> {
-    let [source, target] = [frame.get(34..36)?, frame.get(36..38)?].map(|port| u32::from(port[0]) << 8 | u32::from(port[1]));
+    let [source, target] =
+        [frame.get(34..36)?, frame.get(36..38)?].map(|port| u32::from(port[0]) << 8 | u32::from(port[1]));
     let number = u32::from_be_bytes(frame.get(38..42)?.try_into().ok()?);
     Some([if source > target { source } else { target }, number])
 }

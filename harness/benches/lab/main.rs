@@ -1,7 +1,7 @@
 //! The lab's benchmarks: `cargo bench`, as root. `-- --quick` does fewer and shorter rounds, `-- --json` prints one JSON
 //! object instead of the table, `-- --memory` includes the memory part in a quick run too, `-- --guests` measures guests of
 //! the kernel matrix and nothing else, `-- --rows` the decoding of maps, `-- --synth` the making of traffic, `-- --engine` how
-//! fast and how evenly frames are sent, each of them and nothing else.
+//! fast and how evenly frames are sent, `-- --live` live replay, each of them and nothing else.
 //!
 //! What is compared runs in alternating rounds (A B A B), and the median of the rounds' ratios counts, so that other
 //! work on the machine falls on both.
@@ -9,6 +9,7 @@
 mod engine;
 mod frames;
 mod guests;
+mod live;
 mod lockstep;
 mod memory;
 mod pacing;
@@ -100,6 +101,11 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         report.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
+    if has("--live") {
+        live::run(&mut report)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if has("--synth") {
         synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
         report.finish()?;
@@ -117,6 +123,7 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     wire::run(&mut report, &captures, effort)?;
     engine::run(&mut report, &captures, effort)?;
     pacing::run(&mut report, &captures, effort)?;
+    live::run(&mut report)?;
     rows::run(&mut report, effort.rounds)?;
     synth::run(&mut report, effort.rounds, SYNTH_FRAMES)?;
     if effort.memory {

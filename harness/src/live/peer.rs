@@ -4,6 +4,11 @@ use super::end::End;
 use super::packet::{Packet, flag};
 use super::script::Flow;
 
+/// How long an acknowledgement waits for a live end that has been given all the bytes and has stopped sending them, for
+/// want of the acknowledgement itself: less than its retransmission timeout (`TCP_RTO_MIN`, 200 ms), which would be no
+/// fault of the capture's.
+const STALLED_NS: u64 = 60_000_000;
+
 /// Whether the next packet may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -49,8 +54,8 @@ pub(super) struct Peer {
 pub(super) type Plan<'a> = &'a dyn Fn(u64) -> u64;
 
 impl Peer {
-    /// Whether packet `next` may go at `now_ns`.
-    pub(super) fn next(&mut self, flow: &Flow, now_ns: u64, plan: Plan<'_>, patience_ns: u64) -> Next {
+    /// Whether packet `next` may go at `now_ns`. `written` is how many bytes the live end's kernel was given.
+    pub(super) fn next(&mut self, flow: &Flow, now_ns: u64, plan: Plan<'_>, patience_ns: u64, written: u64) -> Next {
         let Some(step) = flow.steps.get(self.next) else { return Next::Done };
         let due_ns = plan(step.time_ns) + self.lag_ns;
         if now_ns < due_ns {
@@ -66,6 +71,9 @@ impl Peer {
             }
             return Next::Now;
         }
+        let is_stalled = |ack: u32| self.live_isn.is_some() && u64::from(ack.saturating_sub(1)) <= written;
+        let patience_ns =
+            if waits_for_data && step.ack.is_some_and(is_stalled) { patience_ns.min(STALLED_NS) } else { patience_ns };
         let since = *self.held_since.get_or_insert(due_ns.max(now_ns));
         if now_ns < since + patience_ns {
             return Next::Hold { deadline_ns: since + patience_ns };

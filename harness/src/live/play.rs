@@ -449,7 +449,8 @@ impl<'a> Run<'a> {
                 continue;
             }
             let mut peer = std::mem::take(&mut self.states[index].peer);
-            let next = peer.next(flow, now, &|time_ns| self.plan(time_ns), patience);
+            let written = self.states[index].responder.written_bytes;
+            let next = peer.next(flow, now, &|time_ns| self.plan(time_ns), patience, written);
             let packet = match next {
                 Next::Now => peer.take(flow, 1 - self.live_side()),
                 Next::Done => peer.tail(flow).inspect(|_| self.states[index].tails += 1),
@@ -540,7 +541,6 @@ impl<'a> Run<'a> {
         if let Some(failure) = failure {
             state.failure.get_or_insert_with(|| failure.to_owned());
         }
-        state.responder.close(&self.script.flows[index]);
         self.over += 1;
         let key = self.key(index);
         let next = self.known.get_mut(&key).and_then(|flows| {
@@ -548,6 +548,8 @@ impl<'a> Run<'a> {
             flows.front().copied()
         });
         if let Some(next) = next {
+            // Its ports are needed again. Other sockets stay until the counters are read, of which closing is no part.
+            self.states[index].responder.close(&self.script.flows[index]);
             self.begin(next);
         }
     }

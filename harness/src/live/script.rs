@@ -229,9 +229,6 @@ fn kind_of(unfit: Unfit) -> &'static str {
     }
 }
 
-/// Most bytes that a stream may lack, in all: those of the live end are made up of zeros.
-const LARGEST_HOLE: u64 = 1 << 20;
-
 /// A stream put together from segments.
 #[derive(Debug, Default)]
 struct Stream {
@@ -251,24 +248,21 @@ impl Stream {
         }
     }
 
-    /// The bytes, zeros where the capture has none, and how many these are. Ends before a hole that is out of all
-    /// proportion.
+    /// The bytes up to the first that the capture lacks, and how many are missing there. Nothing stands for those: one
+    /// segment far ahead would cost as much memory as the gap before it.
     fn bytes(&self) -> (Vec<u8>, u64) {
-        let (mut whole, mut missing) = (Vec::new(), 0);
+        let mut whole = Vec::new();
         for (at, piece) in &self.pieces {
             let at = *at as usize;
             if at > whole.len() {
-                missing += (at - whole.len()) as u64;
-                if missing > LARGEST_HOLE {
-                    break;
-                }
-                whole.resize(at, 0);
+                let missing = at - whole.len();
+                return (whole, missing as u64);
             }
             if let Some(new) = piece.get(whole.len() - at..) {
                 whole.extend_from_slice(new);
             }
         }
-        (whole, missing)
+        (whole, 0)
     }
 }
 
@@ -286,6 +280,8 @@ struct Builder {
     edge: u64,
     first_window: Option<u32>,
     counts: [u64; 2],
+    /// Numbers of each side that the other one has acknowledged, its SYN left out.
+    claimed: [u64; 2],
 }
 
 impl Builder {
@@ -323,6 +319,7 @@ impl Builder {
             edge: 0,
             first_window: None,
             counts: [0; 2],
+            claimed: [0; 2],
         }
     }
 
@@ -358,6 +355,12 @@ impl Builder {
         if flags & flag::SYN != 0 && self.isn[side].is_none() {
             self.isn[side] = Some(packet.seq());
             self.scale[side] = packet.window_scale().unwrap_or(0);
+        }
+        if let Some(isn) = self.isn[1 - side].filter(|_| flags & flag::ACK != 0) {
+            let acked = packet.ack().wrapping_sub(isn);
+            if acked < u32::MAX / 2 {
+                self.claimed[1 - side] = self.claimed[1 - side].max(u64::from(acked.saturating_sub(1)));
+            }
         }
         let Some(isn) = self.isn[side] else {
             // The answer to a SYN that nobody wanted has no number of its own.
@@ -447,19 +450,19 @@ impl Builder {
         flow.played_isn = self.isn[1 - self.live].unwrap_or_default();
         let names = ["client", "server"];
         let [live, played] = [self.live, 1 - self.live];
-        let (writes, missing) = self.streams[live].bytes();
-        if missing > LARGEST_HOLE {
-            let text = format!("the capture lacks over {LARGEST_HOLE} bytes of the {}", names[live]);
-            flow.refused.get_or_insert(text);
-        } else if missing > 0 {
-            flow.notes.insert(format!("{missing} bytes of the {} that the capture lacks are zeros", names[live]));
+        // What was acknowledged and is not there was cut from its packet, or not recorded. A FIN takes one number.
+        let missing = |side: usize, (bytes, gap): (&[u8], u64)| {
+            gap.max(self.claimed[side].saturating_sub(bytes.len() as u64 + 1))
+        };
+        let (writes, gap) = self.streams[live].bytes();
+        let (reads, other_gap) = self.streams[played].bytes();
+        for (side, missing) in [(live, missing(live, (&writes, gap))), (played, missing(played, (&reads, other_gap)))] {
+            if missing > 0 && flow.refused.is_none() {
+                flow.refused = Some(format!("the capture lacks {missing} bytes of the {}", names[side]));
+            }
         }
         flow.bytes[live] = writes.len() as u64;
         flow.writes = writes;
-        let (reads, missing) = self.streams[played].bytes();
-        if missing > 0 && flow.refused.is_none() {
-            flow.refused = Some(format!("the capture lacks {missing} bytes of the {}, which is played", names[played]));
-        }
         flow.bytes[played] = reads.len() as u64;
         flow.reads = reads;
         if self.isn[0].is_none() && flow.refused.is_none() {
