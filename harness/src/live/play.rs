@@ -21,6 +21,8 @@ use crate::topology::{Host, Network, Role};
 const RECEIVE_ROOM: i32 = 64 << 20;
 /// Longest wait before the stop flag is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A connection that finds its ends in use tries again after so long.
+const AGAIN_NS: u64 = 2_000_000;
 /// Files that are open beside the sockets.
 const OTHER_FILES: u64 = 512;
 
@@ -384,7 +386,6 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.states[index].connecting = true;
-        self.states[index].last_ns = now;
         let (address, room, server) = (flow.client, flow.receive_buffer, flow.server);
         let opened = dut(self.network)?.run(move || {
             let socket = responder::client(address, room)?;
@@ -394,7 +395,16 @@ impl<'a> Run<'a> {
             }
         });
         match opened {
-            Ok(socket) => self.adopt(index, socket.into()),
+            Ok(socket) => {
+                self.states[index].last_ns = now;
+                self.adopt(index, socket.into())
+            }
+            // The connection before it between the same ends is not quite gone.
+            Err(error) if is_taken(&error) && now < self.states[index].last_ns + self.options.patience_ns() => {
+                self.states[index].connecting = false;
+                self.remind(index, now + AGAIN_NS);
+                Ok(())
+            }
             Err(error) => {
                 self.states[index].failure = Some(format!("its socket cannot connect from {address}: {error}"));
                 self.end(index, None);
@@ -565,6 +575,11 @@ impl<'a> Run<'a> {
         }
         live
     }
+}
+
+/// Whether an address is in use.
+fn is_taken(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE))
 }
 
 /// What became of a conversation.

@@ -216,7 +216,9 @@ fn an_upstream_release_is_what_virtme_ng_finished() {
     assert!(error.starts_with("vng could not fetch kernel v5.4.9"), "{error}");
     assert_eq!(names(&cache.entries_folder()), [""; 0]);
     fs::remove_file(repository.path("fail")).unwrap();
-    let (image, took) = steps(&cache, &wanted, None);
+    let (image, mut took) = steps(&cache, &wanted, None);
+    // A process that another test starts just now may hold the lock's descriptor until it executes its program.
+    took.retain(|step| *step != "waiting");
     assert_eq!(took, ["resolved", "unpack"]);
     assert_eq!((image.release.as_str(), image.version.as_str()), ("5.4.0-1-amd64", "upstream v5.4.9"));
     assert_eq!(steps(&cache, &wanted, None), (image, vec!["cached"]));
