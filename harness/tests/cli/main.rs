@@ -4,6 +4,7 @@
 
 mod capture_input;
 mod exec;
+mod flood;
 mod hostile;
 mod import;
 mod kernels;

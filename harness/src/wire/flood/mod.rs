@@ -26,6 +26,7 @@ use bpflab_programs::replayer::FAR;
 use self::traffic::Traffic;
 use super::attach::{Attachments, XdpMode};
 use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
+use super::impaired::{self, Impaired};
 use super::place::{Place, disable_gro};
 use super::replay::OnProgress;
 use super::replayer::{Account, Metering, Meters, Replayer, Room};
@@ -136,7 +137,9 @@ pub fn flood(
     stop: &AtomicBool,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<FloodOutcome, WireError> {
+    impaired::check(network.topology())?;
     let place = Place::of(network)?;
+    let impaired = Impaired::of(network, &place)?;
     let size = source.size();
     let generic = place.links().find(|(side, _)| meters::mode(attachments, *side) == XdpMode::Generic);
     let needs = Needs {
@@ -163,7 +166,7 @@ pub fn flood(
         Engine::LiveFrames => flood.by_live_frames(&mut replayer, &mut traffic)?,
         Engine::Sendmmsg => flood.by_sockets(&mut traffic)?,
     };
-    Ok(flood.finish(engine, account, traffic.withheld))
+    flood.finish(engine, account, traffic.withheld, &impaired)
 }
 
 /// When sending is over.
@@ -207,16 +210,33 @@ struct Flood<'a, 'b> {
 
 impl Flood<'_, '_> {
     /// Waits for what is under way and adds up.
-    fn finish(self, engine: Chosen, account: Account, withheld: u64) -> FloodOutcome {
+    fn finish(
+        self,
+        engine: Chosen,
+        account: Account,
+        withheld: u64,
+        impaired: &Impaired<'_>,
+    ) -> Result<FloodOutcome, WireError> {
         let taken_in = || (0..2).map(|side| self.meters.frames(side)).sum::<u64>();
         let wanted = account.frames.iter().sum();
         wait_for(&taken_in, wanted, self.options.deadline);
         let elapsed = self.end.start.elapsed();
         // What XDP has seen is on its way through the stack, on whatever CPU: nothing arrives after that is over.
         let arrived = || (0..2).map(|side| self.meters.frames(FAR + side)).sum::<u64>();
-        let mut before = None;
-        let give_up = Instant::now() + self.options.deadline;
-        while before.replace(arrived()) != Some(arrived()) && Instant::now() < give_up {
+        let (mut before, mut since) = (None, Instant::now());
+        loop {
+            let mut waiting = 0;
+            for (side, _) in self.place.links() {
+                waiting += impaired.counters(side)?.map_or(0, |queue| queue.waiting);
+            }
+            let now = arrived();
+            let still = before.replace(now) == Some(now);
+            // A slow link gives signs of life.
+            since = if still { since } else { Instant::now() };
+            let delay = Duration::from_nanos(impaired.delay_ns(0).max(impaired.delay_ns(1)));
+            if still && waiting == 0 || since.elapsed() > self.options.deadline.saturating_add(delay) {
+                break;
+            }
             if sys::wait_for_softirqs().is_err() {
                 std::thread::yield_now();
             }
@@ -231,14 +251,14 @@ impl Flood<'_, '_> {
                 arrived_bytes: far.bytes,
             }
         };
-        FloodOutcome {
+        Ok(FloodOutcome {
             engine,
             streamed: self.streamed,
             sides: [side(0), side(1)],
             elapsed,
             withheld,
             interrupted: self.end.interrupted(),
-        }
+        })
     }
 }
 
