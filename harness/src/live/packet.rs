@@ -8,7 +8,6 @@ pub(super) mod flag {
     pub const FIN: u8 = 1;
     pub const SYN: u8 = 2;
     pub const RST: u8 = 4;
-    #[cfg(test)]
     pub const PSH: u8 = 8;
     pub const ACK: u8 = 16;
     pub const ECE: u8 = 64;
@@ -194,11 +193,31 @@ impl Packet {
         frame[at + 13] = flag::ACK;
         frame[at + 14..at + 16].copy_from_slice(&window.to_be_bytes());
         frame[at + 18..at + 20].fill(0);
-        let len = frame.len() - ETHERNET;
-        // No longer than the packet that it comes from.
+        Self { payload: frame.len(), frame, ..self.clone() }.with_length()
+    }
+
+    /// A segment with a part of this one's payload: the end of the direction stays with the last part.
+    pub(super) fn part(&self, part: Range<usize>) -> Self {
+        let payload = self.payload();
+        let is_last = part.end >= payload.len();
+        let seq = self.seq().wrapping_add(u32::try_from(part.start).unwrap_or_default());
+        let mut frame = self.frame[..self.payload].to_vec();
+        frame.extend_from_slice(&payload[part]);
+        let at = self.transport;
+        frame[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
+        if !is_last {
+            frame[at + 13] &= !(flag::FIN | flag::PSH);
+        }
+        let packet = Self { frame, ..self.clone() };
+        packet.with_length()
+    }
+
+    /// The length in the IP header set to that of the frame, which is no longer than the one that it comes from.
+    fn with_length(mut self) -> Self {
+        let len = self.frame.len() - ETHERNET;
         let (place, len) = if self.from.is_ipv4() { (ETHERNET + 2, len) } else { (ETHERNET + 4, len - 40) };
-        frame[place..place + 2].copy_from_slice(&u16::try_from(len).unwrap_or_default().to_be_bytes());
-        Self { payload: frame.len(), frame, ..self.clone() }
+        self.frame[place..place + 2].copy_from_slice(&u16::try_from(len).unwrap_or_default().to_be_bytes());
+        self
     }
 
     /// Gives the frame hardware addresses, and makes its checksums right.
@@ -312,6 +331,20 @@ mod tests {
         assert_eq!(options, [TcpOptionElement::Timestamp(100, 4711), sack]);
         assert_eq!(tcp.to_header().calc_checksum_ipv4_raw([10, 0, 0, 1], [10, 0, 0, 2], b"hello"), Ok(tcp.checksum()));
         assert_eq!(&packet.frame[..12], [6, 6, 6, 6, 6, 6, 4, 4, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn parts_of_a_segment_follow_each_other() {
+        let mut whole = segment(b"hello");
+        whole[47] |= flag::FIN;
+        let packet = Packet::read(&whole).unwrap();
+        for (part, seq, flags) in [(0..2, 77, flag::ACK), (2..5, 79, flag::ACK | flag::FIN)] {
+            let mut one = packet.part(part.clone());
+            one.finish([6; 6], [4; 6]);
+            assert_eq!(Packet::read(&one.frame).unwrap(), one);
+            assert_eq!((one.seq(), one.flags(), one.payload()), (seq, flags, &b"hello"[part]));
+            assert_eq!(one.timestamp(), Some(100));
+        }
     }
 
     #[test]

@@ -9,6 +9,10 @@ use super::script::Flow;
 /// fault of the capture's.
 const STALLED_NS: u64 = 60_000_000;
 
+/// How long a segment waits for a window that has room for a part of it, before that part goes alone: as long as a sender
+/// waits by its persist timer at least (RFC 9293 section 3.8.6.1, `TCP_RTO_MIN`).
+const PART_NS: u64 = 200_000_000;
+
 /// Whether the next packet may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -41,6 +45,9 @@ pub(super) struct Peer {
     sent: u32,
     acked: u32,
     held_since: Option<u64>,
+    /// Bytes of the next packet's payload that have gone already, and how many more are to go by themselves.
+    gone: u32,
+    part: Option<u32>,
     /// How much later than planned the rest of it goes, ns: gaps stay gaps.
     lag_ns: u64,
     pub(super) end: End,
@@ -63,8 +70,9 @@ impl Peer {
         }
         let waits_for_data = step.ack.is_some_and(|ack| self.live_isn.is_none() || is_before(self.live_sent, ack));
         let end = step.seq.wrapping_add(step.packet.span());
+        let edge = self.live_acked.wrapping_add(self.live_window);
         let is_new = is_before(self.sent, end) && !step.packet.payload().is_empty() && self.live_isn.is_some();
-        let waits_for_room = is_new && is_before(self.live_acked.wrapping_add(self.live_window), end);
+        let waits_for_room = is_new && is_before(edge, end);
         if !waits_for_data && !waits_for_room {
             if let Some(since) = self.held_since.take() {
                 self.lag_ns += now_ns.saturating_sub(since);
@@ -75,6 +83,22 @@ impl Peer {
         let patience_ns =
             if waits_for_data && step.ack.is_some_and(is_stalled) { patience_ns.min(STALLED_NS) } else { patience_ns };
         let since = *self.held_since.get_or_insert(due_ns.max(now_ns));
+        // Bytes that there is room for, of those that have not gone.
+        let room = edge.wrapping_sub(step.seq.wrapping_add(self.gone)).cast_signed();
+        if let Some(room) = u32::try_from(room).ok().filter(|room| *room > 0 && waits_for_room && !waits_for_data) {
+            if now_ns < since + PART_NS.min(patience_ns) {
+                return Next::Hold { deadline_ns: since + PART_NS.min(patience_ns) };
+            }
+            self.held_since = None;
+            self.lag_ns += now_ns.saturating_sub(since);
+            self.part = Some(room);
+            let text =
+                format!("packet {} of the played end goes in parts, as the live end's window lets it", self.next + 1);
+            if self.adapted.last() != Some(&text) {
+                self.adapted.push(text);
+            }
+            return Next::Now;
+        }
         if now_ns < since + patience_ns {
             return Next::Hold { deadline_ns: since + patience_ns };
         }
@@ -94,9 +118,20 @@ impl Peer {
     /// The next packet, with the numbers of the live end; checksums are still to be made.
     pub(super) fn take(&mut self, flow: &Flow, played: usize) -> Option<Packet> {
         let step = flow.steps.get(self.next)?;
-        self.next += 1;
-        self.packets += 1;
-        let mut packet = step.packet.clone();
+        let (from, len) = (self.gone as usize, step.packet.payload().len());
+        let mut packet = match self.part.take() {
+            // Less than all of it: otherwise there would have been room.
+            Some(room) if from + (room as usize) < len => {
+                self.gone += room;
+                step.packet.part(from..from + room as usize)
+            }
+            _ if from > 0 => step.packet.part(from.min(len)..len),
+            _ => step.packet.clone(),
+        };
+        if packet.payload().len() + from == len {
+            (self.next, self.gone) = (self.next + 1, 0);
+            self.packets += 1;
+        }
         if let Some(ack) = step.ack {
             let ack = if is_before(self.live_sent, ack) { self.live_sent } else { ack };
             if is_before(self.acked, ack) {
@@ -105,7 +140,7 @@ impl Peer {
             let isn = self.live_isn.unwrap_or(flow.live_isn);
             packet.acknowledge(isn.wrapping_add(ack), self.timestamp, isn.wrapping_sub(flow.live_isn));
         }
-        let end = step.seq.wrapping_add(packet.span());
+        let end = step.seq.wrapping_add(u32::try_from(from).unwrap_or_default()).wrapping_add(packet.span());
         if is_before(self.sent, end) {
             self.sent = end;
         }
