@@ -3,7 +3,7 @@
 use super::end::End;
 use super::follow::Follow;
 use super::packet::{Packet, flag};
-use super::script::Flow;
+use super::script::{Flow, Step};
 
 /// How long an acknowledgement waits for a live end that has been given all the bytes and has stopped sending them, for
 /// want of the acknowledgement itself: less than its retransmission timeout (`TCP_RTO_MIN`, 200 ms), which would be no
@@ -99,63 +99,96 @@ impl Peer {
         if now_ns < due_ns {
             return Next::At(due_ns);
         }
-        let is_to_come = |ack: u32| match &self.follow {
-            // Nothing more comes of a server that has finished.
-            Some(follow) => follow.waits(ack, self.live_sent) && !self.end.server_has_finished(),
-            None => is_before(self.live_sent, ack),
-        };
-        let waits_for_data = step.ack.is_some_and(|ack| self.live_isn.is_none() || is_to_come(ack));
-        let end = step.seq.wrapping_add(step.packet.span());
-        let edge = self.live_acked.wrapping_add(self.live_window);
-        let is_new = is_before(self.sent, end) && !step.packet.payload().is_empty() && self.live_isn.is_some();
-        let waits_for_room = is_new && is_before(edge, end);
-        if !waits_for_data && !waits_for_room {
-            if let Some(since) = self.held_since.take() {
-                self.lag_ns += now_ns.saturating_sub(since);
-            }
+        let (for_data, for_room) = (self.waits_for_data(step), self.waits_for_room(step));
+        if !for_data && !for_room {
+            self.release(now_ns);
             return Next::Now;
         }
-        let is_stalled =
-            |ack: u32| self.live_isn.is_some() && self.follow.is_none() && u64::from(ack.saturating_sub(1)) <= written;
-        let is_late = waits_for_data && step.ack.is_some_and(is_stalled);
-        let patience_ns = if is_late { patience.whole_ns.min(patience.stalled_ns) } else { patience.whole_ns };
         let since = *self.held_since.get_or_insert(due_ns.max(now_ns));
-        // Bytes that there is room for, of those that have not gone.
-        let room = edge.wrapping_sub(step.seq.wrapping_add(self.gone)).cast_signed();
-        if let Some(room) = u32::try_from(room).ok().filter(|room| *room > 0 && waits_for_room && !waits_for_data) {
-            if now_ns < since + PART_NS.min(patience_ns) {
-                return Next::Hold { deadline_ns: since + PART_NS.min(patience_ns) };
-            }
-            self.held_since = None;
-            self.lag_ns += now_ns.saturating_sub(since);
-            self.part = Some(room);
-            let text =
-                format!("packet {} of the played end goes in parts, as the live end's window lets it", self.next + 1);
-            if self.adapted.last() != Some(&text) {
-                self.adapted.push(text);
-            }
-            return Next::Now;
-        }
-        let deadline_ns = match self.follow.as_ref().filter(|_| waits_for_data && self.live_isn.is_some()) {
-            Some(follow) => follow.deadline_ns(since, patience, self.live_sent),
-            None => since + patience_ns,
+        let part = if for_data { None } else { self.room(step) };
+        let deadline_ns = match (part, self.answering()) {
+            (Some(_), _) => since + PART_NS.min(patience.whole_ns),
+            (None, Some(follow)) if for_data => follow.deadline_ns(since, patience, self.live_sent),
+            _ if for_data && self.has_stalled(step, written) => since + patience.whole_ns.min(patience.stalled_ns),
+            _ => since + patience.whole_ns,
         };
         if now_ns < deadline_ns {
             return Next::Hold { deadline_ns };
         }
-        self.held_since = None;
-        self.lag_ns += now_ns.saturating_sub(since);
-        let packet = self.next + 1;
-        if let Some(follow) = self.follow.as_mut().filter(|_| waits_for_data && self.live_isn.is_some()) {
-            follow.parted = true;
-        } else if waits_for_data {
-            let (of, sent) = (step.ack.unwrap_or_default(), self.live_sent);
-            self.adapted
-                .push(format!("packet {packet} of the played end acknowledges {sent} instead of {of}: no more came"));
-        } else {
-            self.adapted.push(format!("packet {packet} of the played end does not fit into the live end's window"));
+        self.release(now_ns);
+        let (ack, packet) = (step.ack.unwrap_or_default(), self.next + 1);
+        match part {
+            Some(room) => {
+                self.part = Some(room);
+                let text = format!("packet {packet} of the played end goes in parts, as the live end's window lets it");
+                if self.adapted.last() != Some(&text) {
+                    self.adapted.push(text);
+                }
+            }
+            None if for_data => self.do_without(ack, packet),
+            None => {
+                self.adapted.push(format!("packet {packet} of the played end does not fit into the live end's window"));
+            }
         }
         Next::Now
+    }
+
+    /// What goes along with a real application, once that has been reached.
+    fn answering(&self) -> Option<&Follow> {
+        self.follow.as_ref().filter(|_| self.live_isn.is_some())
+    }
+
+    /// Whether a packet acknowledges what the live end has not sent yet.
+    fn waits_for_data(&self, step: &Step) -> bool {
+        let Some(ack) = step.ack else { return false };
+        match self.answering() {
+            // Nothing more comes of a server that has finished.
+            Some(follow) => follow.waits(ack, self.live_sent) && !self.end.server_has_finished(),
+            None => self.live_isn.is_none() || is_before(self.live_sent, ack),
+        }
+    }
+
+    /// Whether a packet has bytes beyond the live end's window.
+    fn waits_for_room(&self, step: &Step) -> bool {
+        let end = step.seq.wrapping_add(step.packet.span());
+        let is_new = is_before(self.sent, end) && !step.packet.payload().is_empty() && self.live_isn.is_some();
+        is_new && is_before(self.edge(), end)
+    }
+
+    /// How many of its bytes that have not gone there is room for, if for any.
+    fn room(&self, step: &Step) -> Option<u32> {
+        let room = self.edge().wrapping_sub(step.seq.wrapping_add(self.gone)).cast_signed();
+        u32::try_from(room).ok().filter(|room| *room > 0)
+    }
+
+    fn edge(&self) -> u32 {
+        self.live_acked.wrapping_add(self.live_window)
+    }
+
+    /// Whether the live end's kernel has been given what a packet acknowledges, and waits with it.
+    fn has_stalled(&self, step: &Step, written: u64) -> bool {
+        self.live_isn.is_some() && step.ack.is_some_and(|ack| u64::from(ack.saturating_sub(1)) <= written)
+    }
+
+    /// The packet that was held goes; what comes behind it is as much later.
+    fn release(&mut self, now_ns: u64) {
+        if let Some(since) = self.held_since.take() {
+            self.lag_ns += now_ns.saturating_sub(since);
+        }
+    }
+
+    /// Packet number `packet` goes, although what it acknowledges in the capture has not come.
+    fn do_without(&mut self, ack: u32, packet: usize) {
+        let is_connected = self.live_isn.is_some();
+        match self.follow.as_mut().filter(|_| is_connected) {
+            Some(follow) => follow.parted = true,
+            None => {
+                let sent = self.live_sent;
+                let text =
+                    format!("packet {packet} of the played end acknowledges {sent} instead of {ack}: no more came");
+                self.adapted.push(text);
+            }
+        }
     }
 
     /// The next packet, with the numbers of the live end; checksums are still to be made.

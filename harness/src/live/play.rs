@@ -7,18 +7,19 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::forward::{Target, Targets};
+use super::forward::Targets;
 use super::packet::Packet;
-use super::peer::{Next, Patience, Peer};
-use super::relay::{self, Relay};
+use super::peer::{Patience, Peer};
 use super::responder::{self, Responder, Wait};
 use super::script::Script;
 use super::{Dut, LiveError, LiveOptions, counters, outcome};
 use crate::observation::live::Live;
-use crate::sys::{self, Epoll, SEND_BATCH};
+use crate::sys::{self, Epoll};
 use crate::topology::{Host, Network, Role};
 
+mod application;
 mod open;
+mod send;
 
 /// Room for frames of the live end that wait to be read: over 10,000 of the largest.
 const RECEIVE_ROOM: i32 = 64 << 20;
@@ -237,69 +238,7 @@ impl<'a> Run<'a> {
     fn adopt(&mut self, index: usize, stream: std::net::TcpStream) -> Result<(), LiveError> {
         self.epoll.add(stream.as_fd(), index as u64).map_err(LiveError::system("wait for a connection"))?;
         self.states[index].responder.take(stream);
-        let Some(target) = self.target(index) else { return Ok(()) };
-        match target.reach(relay::connect) {
-            Ok(app) => {
-                let token = RELAY + index as u64;
-                self.epoll.add(app.as_fd(), token).map_err(LiveError::system("wait for an application"))?;
-                self.states[index].responder.forward(Relay::new(app));
-            }
-            Err(error) => self.states[index].responder.fail(format!("its application cannot be reached: {error}")),
-        }
-        Ok(())
-    }
-
-    /// The application that answers a conversation.
-    fn target(&self, index: usize) -> Option<Target<'a>> {
-        self.states[index].forwarded_to.as_ref()?;
-        self.targets.find(self.script.flows[index].server.port()).map(|(_, target)| target)
-    }
-
-    /// Goes on with what an application has said.
-    fn serve_application(&mut self, index: usize) -> Result<(), LiveError> {
-        let flow = &self.script.flows[index];
-        let live = flow.live(self.options.dut);
-        if let (Some(app), Some(socket)) = (&self.states[index].relay, self.datagram_of.get(&live)) {
-            let (app, socket) = (app.try_clone().map_err(LiveError::system("read from an application"))?, *socket);
-            let mut room = vec![0; 65_536];
-            loop {
-                match app.recv(&mut room) {
-                    Ok(len) => {
-                        self.touch(index, sys::monotonic_ns());
-                        // A full queue loses datagrams, as any network does.
-                        _ = self.datagrams[socket].send_to(&room[..len], flow.played(self.options.dut));
-                        self.states[index].responder.answered(flow, &room[..len]);
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) if relay::is_early(&error) => break,
-                    Err(error) => {
-                        self.states[index].responder.fail(format!("its application cannot be reached: {error}"));
-                        break;
-                    }
-                }
-            }
-        }
-        self.serve(index)
-    }
-
-    /// Hands a datagram on to the application.
-    fn forward_datagram(&mut self, index: usize, bytes: &[u8]) -> Result<(), LiveError> {
-        let Some(target) = self.target(index) else { return Ok(()) };
-        if self.states[index].relay.is_none() {
-            match target.reach(relay::datagrams) {
-                Ok(app) => {
-                    let token = RELAY + index as u64;
-                    self.epoll.add(app.as_fd(), token).map_err(LiveError::system("wait for an application"))?;
-                    self.states[index].relay = Some(app);
-                }
-                Err(error) => {
-                    self.states[index].responder.fail(format!("its application cannot be reached: {error}"));
-                }
-            }
-        }
-        let state = &mut self.states[index];
-        // What an application has no room for is lost, as in any network; that there is none is told when it is read.
-        _ = state.relay.as_ref().map(|app| app.send(bytes));
+        self.reach_application(index)?;
         Ok(())
     }
 
@@ -421,89 +360,6 @@ impl<'a> Run<'a> {
         let state = &mut self.states[index];
         state.last_ns = state.last_ns.max(due);
         self.times.push(Reverse((due, index)));
-    }
-
-    fn send(&mut self, index: usize, now: u64) {
-        let flow = &self.script.flows[index];
-        let patience = self.patience;
-        loop {
-            if !flow.tcp {
-                if !self.send_datagram(index, now) {
-                    return;
-                }
-                continue;
-            }
-            let mut peer = std::mem::take(&mut self.states[index].peer);
-            let written = self.states[index].responder.written_bytes;
-            let next = peer.next(flow, now, &|time_ns| self.plan(time_ns), patience, written);
-            let packet = match next {
-                Next::Now => peer.take(flow, 1 - self.live_side()),
-                Next::Done => peer.tail(flow).inspect(|_| self.states[index].tails += 1),
-                _ => None,
-            };
-            let packet = packet.or_else(|| peer.acknowledge(flow));
-            self.states[index].peer = peer;
-            match (next, packet) {
-                (_, Some(packet)) => {
-                    self.touch(index, now);
-                    self.push(packet);
-                }
-                (Next::At(due), None) => return self.keep_alive(index, due),
-                (Next::Hold { deadline_ns }, None) => return self.remind(index, deadline_ns),
-                _ => return,
-            }
-        }
-    }
-
-    /// Sends the next datagram of the played end, if it may go.
-    fn send_datagram(&mut self, index: usize, now: u64) -> bool {
-        let flow = &self.script.flows[index];
-        let sent = usize::try_from(self.states[index].peer.packets).unwrap_or(usize::MAX);
-        let Some(step) = flow.steps.get(sent) else { return false };
-        let due = self.plan(step.time_ns);
-        if now < due {
-            self.keep_alive(index, due);
-            return false;
-        }
-        if self.states[index].peer.received < step.after {
-            // An application may answer less often than was recorded.
-            let deadline = self.states[index].last_ns + self.patience.whole_ns;
-            if self.states[index].forwarded_to.is_none() || now < deadline {
-                self.remind(index, deadline);
-                return false;
-            }
-        }
-        let packet = step.packet.clone();
-        let state = &mut self.states[index];
-        (state.peer.packets, state.last_ns) = (state.peer.packets + 1, now);
-        self.push(packet);
-        true
-    }
-
-    fn push(&mut self, mut packet: Packet) {
-        let [to, from] = self.macs;
-        packet.finish(to, from);
-        self.outgoing.push(packet.frame);
-    }
-
-    fn flush(&mut self) -> Result<(), LiveError> {
-        let frames = std::mem::take(&mut self.outgoing);
-        let mut rest: &[Vec<u8>] = &frames;
-        while !rest.is_empty() {
-            let batch: Vec<&[u8]> = rest.iter().take(SEND_BATCH).map(Vec::as_slice).collect();
-            match sys::send_frames(self.sender.as_fd(), &batch) {
-                Ok(sent) => rest = &rest[sent..],
-                // The driver has no room just now.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => {
-                    std::thread::yield_now();
-                }
-                Err(source) => {
-                    let operation = format!("send a packet of {} bytes as the played end", batch[0].len());
-                    return Err(LiveError::System { operation, source });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Waits until nothing is under way in impaired queues any more: the last packets are seen by whoever watches the links.
