@@ -30,6 +30,7 @@ mod packet;
 mod param;
 mod place;
 mod pool;
+mod ports;
 mod rng;
 mod script;
 mod shape;
@@ -44,7 +45,7 @@ mod tests;
 pub use catalogue::{Entry, Family, Ip, catalogue};
 pub use error::SynthError;
 pub use file::{WriteError, Written, write};
-pub use merge::{FrameSource, Merge, merge};
+pub use merge::{FrameSource, Merge, frames_of, merge};
 pub use param::{Kind, Parameter, Value};
 pub use place::{Hosts, Place};
 pub use shape::{Shape, ShapeError};
@@ -53,6 +54,9 @@ pub use stream::Synth;
 
 /// Time of the beginning of all traffic: 2026-01-01 00:00:00 UTC, ns since the UNIX epoch.
 pub const START_NS: u64 = 1_767_225_600_000_000_000;
+
+/// Most bytes of a frame: what Ethernet takes without its check sequence, with two VLAN tags.
+pub const LONGEST_FRAME: usize = 1_522;
 
 /// The frames of a declaration, between the default hosts ([`Hosts::default`]).
 ///
