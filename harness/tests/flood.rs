@@ -35,11 +35,7 @@ fn try_flood(topology: &Topology, frames: &[Frame], options: &FloodOptions) -> R
     flood_from(topology, &mut Given::new(frames), options)
 }
 
-fn flood_from(
-    topology: &Topology,
-    source: &mut dyn Source,
-    options: &FloodOptions,
-) -> Result<FloodOutcome, WireError> {
+fn flood_from(topology: &Topology, source: &mut dyn Source, options: &FloodOptions) -> Result<FloodOutcome, WireError> {
     let network = Network::build(topology).unwrap();
     let attachments = Attachments::new(&network).unwrap();
     let stop = AtomicBool::new(false);

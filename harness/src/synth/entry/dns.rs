@@ -164,9 +164,12 @@ fn record(fill: &mut Fill<'_>, kind: u16, length: usize) {
     fill.u16(0xc00c).u16(kind).u16(1).u32(60).u16(length as u16);
 }
 
-/// Data as the character strings of a TXT record: pieces of up to 255 bytes behind their lengths.
-fn strings(data: &[u8]) -> Vec<u8> {
-    data.chunks(255).flat_map(|piece| [&[piece.len() as u8], piece].concat()).collect()
+/// A TXT record of the name in the question: data in character strings of up to 255 bytes behind their lengths.
+fn text_record(fill: &mut Fill<'_>, data: &[u8]) {
+    record(fill, type_number("TXT"), data.len() + data.len().div_ceil(255));
+    for piece in data.chunks(255) {
+        fill.bytes(&[piece.len() as u8]).bytes(piece);
+    }
 }
 
 /// A query.
@@ -215,9 +218,12 @@ fn amplification(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError
         let room = length.saturating_sub(fill.out.len() + 12);
         let mut text = Vec::new();
         fill.rng.characters(&mut text, BASE32, room - room.div_ceil(256));
-        let (kind, data) = if kind == type_number("DNSKEY") { (kind, text) } else { (16, strings(&text)) };
-        record(fill, kind, data.len());
-        fill.bytes(&data);
+        if kind == type_number("DNSKEY") {
+            record(fill, kind, text.len());
+            fill.bytes(&text);
+        } else {
+            text_record(fill, &text);
+        }
     };
     if domain.len() + 30 > length {
         return Err(context.contradiction("`response` has no room for the question"));
@@ -243,9 +249,7 @@ fn tunnel(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
         if is_text {
             let mut data = Vec::new();
             fill.rng.bytes(&mut data, down);
-            let data = strings(&data);
-            record(fill, kind, data.len());
-            fill.bytes(&data);
+            text_record(fill, &data);
         } else {
             record(fill, kind, down);
             fill.random(down);
