@@ -50,9 +50,6 @@ pub struct SynthArgs {
     /// order, not when they go.
     #[arg(long, requires = "topology", conflicts_with_all = ["write", "with", "mode", "speed", "artefacts", "rows"])]
     pub flood: bool,
-    /// How it is sent, with --flood.
-    #[command(flatten)]
-    pub flooding: RateArgs,
     /// A parameter: `NAME=VALUE`.
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
@@ -113,6 +110,9 @@ pub struct SynthArgs {
     /// No progress, no notes on standard error.
     #[arg(short, long)]
     pub quiet: bool,
+    /// How it is sent, with --flood.
+    #[command(flatten, next_help_heading = "With --flood")]
+    pub flooding: RateArgs,
 }
 
 /// Lists, describes, writes or sends.

@@ -2,10 +2,12 @@
 //!
 //! [`catalogue`] lists what there is. A [`Spec`] names an entry with its parameters, rate, shape, sources and targets; it is
 //! what a scenario declares under `[[traffic.synth]]` and what `bpflab synth` is told. [`frames`] turns it into a stream of
-//! frames, lazily, into a buffer that is used again; [`merge`] puts several streams, and captures, into one by time.
+//! frames, lazily, into a buffer that is used again; [`merge`] puts several streams, and captures, into one by time, and
+//! [`frames_of`] those of several declarations.
 //!
 //! The same declaration gives the same bytes on every machine: random numbers, logarithms and rounding are the module's
-//! own. Floods are what an attacker sends; scans, brute force and transactions are whole conversations, both sides with
+//! own. Client ports are given as a kernel does: no two living conversations of a declaration have the same ends and port.
+//! Floods are what an attacker sends; scans, brute force and transactions are whole conversations, both sides with
 //! sequence numbers and options as stacks send them, unless one side alone is asked for.
 //!
 //! ```

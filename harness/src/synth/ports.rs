@@ -64,7 +64,8 @@ impl Holders {
     }
 }
 
-/// The ports of one declaration. They take up to 1 MB, and 8 bytes for each living conversation beyond one a port.
+/// The ports of one declaration. They take up to 1.3 MB, and 8 bytes for each living conversation beyond one a
+/// port.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
     /// Ports, counted from the first, in the order in which they are given out; shuffled as far as that has come.

@@ -116,6 +116,25 @@ const COUNTED: u64 = 65_536;
 /// The frames of declared traffic, made anew from the seed each time. Nothing is kept but what streams need: [`Synth`]
 /// says how much that is.
 ///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+///
+/// use bpflab::synth::{Hosts, Spec};
+/// use bpflab::topology::{Network, presets};
+/// use bpflab::wire::{self, Attachments, FloodOptions, OfSynth};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = Network::build(&presets::bridge())?;
+/// let attachments = Attachments::new(&network)?;
+/// let syns = Spec { count: Some(50_000_000), ..Spec::new("syn-flood") };
+/// let mut source = OfSynth::new(&[syns], &Hosts::from(network.topology()))?;
+/// let (options, stop) = (FloodOptions::default(), AtomicBool::new(false));
+/// let outcome = wire::flood(&network, &attachments, &mut source, &options, &stop, &mut |_| Ok(()))?;
+/// assert_eq!((outcome.sent(), outcome.lost()), (50_000_000, 0));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// [`Synth`]: crate::synth::Synth
 pub struct OfSynth {
     specs: Vec<Spec>,
