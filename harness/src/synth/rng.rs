@@ -78,10 +78,10 @@ impl Rng {
 
     /// Random characters of `alphabet`, of 1 to 256, at the end of `out`. Four of each number: a character's share is off
     /// by less than 1 in 256.
-    pub(super) fn characters(&mut self, out: &mut Vec<u8>, alphabet: &[u8], count: usize) {
+    pub(super) fn characters<const N: usize>(&mut self, out: &mut Vec<u8>, alphabet: &[u8; N], count: usize) {
         let start = out.len();
         out.resize(start + count, 0);
-        let pick = |part: u64| alphabet[(((part & 0xffff) * alphabet.len() as u64) >> 16) as usize];
+        let pick = |part: u64| alphabet[(((part & 0xffff) as usize) * N) >> 16];
         let mut fours = out[start..].chunks_exact_mut(4);
         for four in &mut fours {
             let number = self.next();

@@ -192,7 +192,7 @@ pub(super) fn answer(fill: &mut Fill<'_>, name: &Name<'_>, kind: u16, code: u8, 
 }
 
 /// Letters that a name carries data in: base 32 without padding, in lower case (RFC 4648 section 6).
-const BASE32: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 fn udp(
     context: &Context<'_>,
