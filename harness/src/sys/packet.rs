@@ -30,6 +30,14 @@ pub fn packet_sender(ifindex: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Lets what a packet socket sends go through the interface's queueing discipline, which may impair it.
+///
+/// # Errors
+/// None is known for a packet socket.
+pub fn send_through_queue(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 0)
+}
+
 /// A raw packet socket that receives every frame which arrives on interface `ifindex` of the calling thread's network
 /// namespace, and none that leaves. `buffer` is the room for frames that wait, bytes; what finds it full is lost.
 ///
