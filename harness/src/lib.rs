@@ -12,6 +12,7 @@
 pub mod apps;
 pub mod capture;
 pub mod cgroup;
+mod checksum;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod condition;

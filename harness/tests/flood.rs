@@ -1,5 +1,5 @@
-//! The highest rate: both engines, both sides, frames of every length, captures larger than memory, and what is said
-//! when frames do not arrive. Run as root.
+//! The highest rate: both engines, both sides, frames of every length, captures and made traffic larger than memory, and what
+//! is said when frames do not arrive. Run as root.
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
@@ -8,9 +8,11 @@ use std::time::Duration;
 use bpflab::capture::{Frame, Side};
 use bpflab::hook::{Hook, HookKind};
 use bpflab::object::{LoadOptions, Object, suite};
+use bpflab::synth::{Hosts, IpVersions, Spec};
 use bpflab::topology::{Network, Topology, presets};
 use bpflab::wire::{
-    self, Attachments, Engine, EngineChoice, FloodOptions, FloodOutcome, Given, Repeat, WireError, WireOptions,
+    self, Attachments, BareLink, BareOptions, Engine, EngineChoice, FloodOptions, FloodOutcome, Given, OfSynth, Repeat,
+    Size, Source, SourceError, WireError, WireOptions,
 };
 
 /// A frame of an ethertype that nobody has, `len` bytes long, that says its number.
@@ -30,10 +32,14 @@ fn side(number: u64) -> Side {
 }
 
 fn try_flood(topology: &Topology, frames: &[Frame], options: &FloodOptions) -> Result<FloodOutcome, WireError> {
+    flood_from(topology, &mut Given::new(frames), options)
+}
+
+fn flood_from(topology: &Topology, source: &mut dyn Source, options: &FloodOptions) -> Result<FloodOutcome, WireError> {
     let network = Network::build(topology).unwrap();
     let attachments = Attachments::new(&network).unwrap();
     let stop = AtomicBool::new(false);
-    let outcome = wire::flood(&network, &attachments, &mut Given::new(frames), options, &stop, &mut |_| Ok(()));
+    let outcome = wire::flood(&network, &attachments, source, options, &stop, &mut |_| Ok(()));
     drop(attachments);
     network.close().unwrap();
     outcome
@@ -83,6 +89,83 @@ fn a_capture_larger_than_memory_is_streamed() {
 }
 
 #[test]
+fn conversations_that_are_made_while_they_are_sent_arrive_to_the_last_frame() {
+    let spec = Spec { ip: Some(IpVersions::Both), count: Some(7_000), ..Spec::new("http-transactions") };
+    // By side: frames and bytes.
+    let mut made = [(0_u64, 0_u64); 2];
+    for frame in spec.frames().unwrap() {
+        let (frames, bytes) = &mut made[usize::from(frame.side == Side::Server)];
+        (*frames, *bytes) = (*frames + 1, *bytes + frame.data.len() as u64);
+    }
+    // Some 16 MB, in memory of 4 MiB.
+    assert!(made[0].1 + made[1].1 > 10 << 20, "{made:?}");
+    let mut source = OfSynth::new(&[spec], &Hosts::from(&presets::bridge())).unwrap();
+    let options = FloodOptions { repeat: Repeat::Times(2), most_bytes: 4 << 20, ..LIVE };
+    let outcome = flood_from(&presets::bridge(), &mut source, &options).unwrap();
+    assert_eq!((outcome.streamed, outcome.lost()), (has_live_frames(), 0), "{outcome:?}");
+    let [client, server] = outcome.sides;
+    for (side, (frames, bytes)) in [client, server].into_iter().zip(made) {
+        assert_eq!((side.sent, side.sent_bytes, side.taken_in), (2 * frames, 2 * bytes, 2 * frames), "{outcome:?}");
+    }
+    assert_eq!((client.arrived, client.arrived_bytes), (server.sent, server.sent_bytes));
+    assert_eq!((server.arrived, server.arrived_bytes), (client.sent, client.sent_bytes));
+    assert_eq!(source.given().frames, made[0].0 + made[1].0);
+}
+
+/// A source whose frames say their number, in the last bytes of their source address: on the way to a counter nothing reads
+/// those.
+struct Numbered {
+    source: OfSynth,
+    next: u32,
+}
+
+/// Where the number stands.
+const NUMBER_AT: usize = 8;
+
+impl Source for Numbered {
+    fn size(&self) -> Size {
+        self.source.size()
+    }
+
+    fn next_into(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
+        let is_one = self.source.next_into(frame)?;
+        if is_one {
+            frame.data[NUMBER_AT..NUMBER_AT + 4].copy_from_slice(&self.next.to_be_bytes());
+            self.next += 1;
+        }
+        Ok(is_one)
+    }
+
+    fn rewind(&mut self) -> Result<(), SourceError> {
+        self.next = 0;
+        self.source.rewind()
+    }
+}
+
+#[test]
+fn traffic_that_is_made_while_it_is_sent_arrives_in_order() {
+    if !has_live_frames() {
+        return;
+    }
+    const FRAMES: u32 = 150_000;
+    let spec = Spec { count: Some(FRAMES.into()), ..Spec::new("many-flows") };
+    let mut source = Numbered { source: OfSynth::new(&[spec], &Hosts::default()).unwrap(), next: 0 };
+    let network = Network::build(&presets::bridge()).unwrap();
+    // 9 MB, in memory of 2 MiB.
+    let room = Size { frames: 40_000, bytes: 2 << 20, longest: 60 };
+    let sequence = Some((NUMBER_AT as u32, FRAMES.into()));
+    let mut link = BareLink::new(&network, BareOptions { room, sequence, times: 0 }).unwrap();
+    for round in 1..4 {
+        let (sent, _) = link.stream(&mut source).unwrap();
+        assert_eq!(sent, u64::from(FRAMES));
+        assert_eq!((link.arrived(), link.disordered()), (round * sent, 0));
+        source.rewind().unwrap();
+    }
+    drop(link);
+    network.close().unwrap();
+}
+
+#[test]
 fn a_flood_for_a_time_ends_by_itself() {
     let frames: Vec<Frame> = (0..10).map(|number| plain(number, 64, Side::Client)).collect();
     let options = FloodOptions { repeat: Repeat::For(Duration::from_millis(200)), ..LIVE };
@@ -95,8 +178,11 @@ fn a_flood_for_a_time_ends_by_itself() {
 fn nothing_to_send_is_no_failure() {
     for engine in [EngineChoice::Auto, EngineChoice::Sendmmsg] {
         for repeat in [Repeat::Times(3), Repeat::For(Duration::from_secs(3600))] {
-            let outcome = try_flood(&presets::bridge(), &[], &FloodOptions { engine, repeat, ..LIVE }).unwrap();
-            assert_eq!(outcome.sent(), 0);
+            let options = FloodOptions { engine, repeat, ..LIVE };
+            assert_eq!(try_flood(&presets::bridge(), &[], &options).unwrap().sent(), 0);
+            let none = Spec { count: Some(0), ..Spec::new("syn-flood") };
+            let mut source = OfSynth::new(&[none], &Hosts::default()).unwrap();
+            assert_eq!(flood_from(&presets::bridge(), &mut source, &options).unwrap().sent(), 0);
         }
     }
 }

@@ -3,10 +3,13 @@
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
-use bpflab::capture::{Frame, Side};
+use bpflab::capture::{Frame, Options, Survey};
 use bpflab::kernel::probe::{self, Requirement};
+use bpflab::synth::{self, Hosts, Spec, Value};
 use bpflab::topology::{Network, presets};
-use bpflab::wire::{self, Attachments, BareLink, BareOptions, EngineChoice, Size, WireOptions};
+use bpflab::wire::{
+    self, Attachments, BareLink, BareOptions, EngineChoice, OfCapture, OfSynth, Size, Source, SourceError, WireOptions,
+};
 
 use crate::Effort;
 use crate::report::{Report, median, rate};
@@ -14,6 +17,10 @@ use crate::wire::{Round, tcpreplay, write};
 
 /// Byte at which each frame has its number: the last four of its source address, which nothing on the link reads.
 const NUMBER_AT: usize = 8;
+/// Entries of the catalogue that are sent while they are made, and how many frames of each.
+const FED: [(&str, u64); 3] = [("syn-flood", 1_000_000), ("udp-flood", 250_000), ("many-flows", 1_000_000)];
+/// Memory of what is sent while it is made or read, bytes.
+const FEED_BYTES: u64 = 32 << 20;
 /// Ratio that the engine must reach.
 const WANTED: f64 = 8.0;
 
@@ -30,25 +37,15 @@ pub fn run(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Resu
     let mut captured = crate::frames::repeated(captures, 1_000);
     captured.retain(|frame| (14..=crate::wire::LARGEST).contains(&frame.data.len()));
     compare(report, "captures", "frames of the committed captures", captured, effort)?;
-    compare(report, "flows", "one million five-tuples, 64 bytes each", flows(), effort)?;
+    compare(report, "flows", "one million five-tuples, 64 bytes each", flows()?, effort)?;
+    fed(report, effort)?;
     accounted(report, captures, effort)
 }
 
-/// UDP over IPv4 from a million pairs of address and port: 65 536 source addresses, 16 ports each.
-fn flows() -> Vec<Frame> {
-    let frame = |number: u32| {
-        let mut data = vec![0; 64];
-        data[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
-        data[14..24].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17]);
-        let [_, high, middle, low] = number.to_be_bytes();
-        data[26..34].copy_from_slice(&[10, 0, middle, low, 10, 1, 0, 1]);
-        data[34..40].copy_from_slice(&[0x40, high, 0, 53, 0, 30]);
-        let sum: u32 = data[14..34].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        data[24..26].copy_from_slice(&(!(folded as u16)).to_be_bytes());
-        Frame { number: u64::from(number) + 1, time_ns: u64::from(number), wire_len: 64, data, side: Side::Client }
-    };
-    (0..1_000_000).map(frame).collect()
+/// A million flows of the catalogue, a datagram of 64 bytes each.
+fn flows() -> Result<Vec<Frame>, Box<dyn Error>> {
+    let params = [("payload".to_owned(), Value::Whole(22))].into();
+    Ok(Spec { params, ..Spec::new("many-flows") }.frames()?.collect())
 }
 
 fn compare(
@@ -104,6 +101,100 @@ fn compare(
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(our, their)| speed(our) / speed(their)).collect();
     report.ratio(&format!("engine_{name}_ratio"), "ratio, median of rounds", &ratios, WANTED)?;
     Ok(())
+}
+
+/// A source whose frames say their number, from 0 on.
+struct Numbered<'a> {
+    source: &'a mut dyn Source,
+    next: u32,
+}
+
+impl Source for Numbered<'_> {
+    fn size(&self) -> Size {
+        self.source.size()
+    }
+
+    fn next_into(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
+        let is_one = self.source.next_into(frame)?;
+        if is_one {
+            frame.data[NUMBER_AT..NUMBER_AT + 4].copy_from_slice(&self.next.to_be_bytes());
+            self.next += 1;
+        }
+        Ok(is_one)
+    }
+
+    fn rewind(&mut self) -> Result<(), SourceError> {
+        self.next = 0;
+        self.source.rewind()
+    }
+}
+
+/// What the engine reaches when frames are made, or read, by one CPU while the other sends, and with the same frames in
+/// memory.
+fn fed(report: &mut Report, effort: Effort) -> Result<(), Box<dyn Error>> {
+    report.heading("Line-rate engine: frames made or read while they are sent, and the same out of memory")?;
+    let folder = tempfile::tempdir()?;
+    for (name, count) in FED {
+        let spec = Spec { count: Some(count), ..Spec::new(name) };
+        let file = folder.path().join(name);
+        synth::write(std::slice::from_ref(&spec), &Hosts::default(), None, &file, &mut |_| true)?;
+        let options = Options::default();
+        let survey = Survey::of(&file, &options)?;
+        let mut made = OfSynth::new(std::slice::from_ref(&spec), &Hosts::default())?;
+        let mut read = OfCapture::new(&file, &options, &survey)?;
+        let network = Network::build(&presets::bridge())?;
+        let sequence = Some((NUMBER_AT as u32, count));
+        let room = Size { frames: FEED_BYTES / 64, bytes: FEED_BYTES, longest: survey.longest };
+        let mut link = BareLink::new(&network, BareOptions { room, sequence, times: 0 })?;
+        let (mut by_maker, mut by_reader) = (Vec::new(), Vec::new());
+        for _ in 0..effort.rounds.min(5) {
+            by_maker.push(feed(&mut link, &mut made)?);
+            by_reader.push(feed(&mut link, &mut read)?);
+        }
+        drop(link);
+        let room = Size { frames: count, bytes: survey.will_offer_bytes, longest: survey.longest };
+        let mut link = BareLink::new(&network, BareOptions { room, sequence, times: 0 })?;
+        link.load(&numbered(&mut made)?)?;
+        let mut out_of_memory = Vec::new();
+        for _ in 0..effort.rounds.min(5) {
+            let (before, disordered) = (link.arrived(), link.disordered());
+            let seconds = link.flood(u32::try_from(count)?)?.as_secs_f64();
+            let round = Round { sent: count, arrived: link.arrived() - before, seconds };
+            out_of_memory.push((round, link.disordered() - disordered));
+        }
+        drop(link);
+        network.close()?;
+        let key = name.replace('-', "_");
+        for (rounds, how) in [(by_maker, "made"), (by_reader, "read"), (out_of_memory, "memory")] {
+            let what = match how {
+                "memory" => format!("{name}, out of memory"),
+                how => format!("{name}, {how} while sent"),
+            };
+            row(report, &format!("engine_fed_{key}_{how}"), &what, &rounds)?;
+        }
+    }
+    folder.close()?;
+    Ok(())
+}
+
+/// Streams a source once through the link: what came of it, and how many frames were out of order.
+fn feed(link: &mut BareLink, source: &mut dyn Source) -> Result<(Round, u64), Box<dyn Error>> {
+    source.rewind().map_err(|error| error as Box<dyn Error>)?;
+    let (before, disordered) = (link.arrived(), link.disordered());
+    let (sent, elapsed) = link.stream(&mut Numbered { source, next: 0 })?;
+    let round = Round { sent, arrived: link.arrived() - before, seconds: elapsed.as_secs_f64() };
+    Ok((round, link.disordered() - disordered))
+}
+
+/// All frames of a source, numbered.
+fn numbered(source: &mut dyn Source) -> Result<Vec<Frame>, Box<dyn Error>> {
+    let mut source = Numbered { source, next: 0 };
+    source.rewind().map_err(|error| error as Box<dyn Error>)?;
+    let (mut frames, mut frame) = (Vec::new(), Frame::default());
+    while source.next_into(&mut frame).map_err(|error| error as Box<dyn Error>)? {
+        frames.push(frame.clone());
+    }
+    Ok(frames)
 }
 
 fn row(report: &mut Report, name: &str, what: &str, rounds: &[(Round, u64)]) -> Result<(), Box<dyn Error>> {

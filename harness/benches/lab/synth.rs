@@ -9,8 +9,9 @@ use bpflab::synth::Spec;
 
 use crate::report::{Report, median, rate};
 
-/// A flood, a million flows, a scan with its answers, and transactions.
-const ENTRIES: [&str; 4] = ["syn-flood", "many-flows", "syn-scan", "http-transactions"];
+/// A flood, a million flows, a scan with its answers, transactions, and what takes longest to make.
+const ENTRIES: [&str; 6] =
+    ["syn-flood", "many-flows", "syn-scan", "http-transactions", "dns-tunnel", "dns-amplification"];
 
 /// Prints and records frames a second of each entry: made alone, and written to a pcapng file.
 pub fn run(report: &mut Report, rounds: usize, frames: u64) -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,7 @@
-//! Internet checksums (RFC 1071): checking them, telling offload from damage, and making them right.
+//! Checksums of frames: checking them, telling offload from damage, and making them right.
 
 use super::parse::{Ip, TCP, UDP, View};
+use crate::checksum::{fold, is_right, of, of_udp, sum};
 
 /// What a transport checksum is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,26 +14,6 @@ pub(super) enum Verdict {
     Bad,
 }
 
-/// Sum of 16-bit words in ones' complement, an odd last byte padded with zero, not complemented.
-fn sum(bytes: &[u8]) -> u64 {
-    // Summing larger words in any byte order gives the same sum, its bytes swapped (RFC 1071 section 2). 64 bits do
-    // not overflow below 2^32 words.
-    let mut chunks = bytes.chunks_exact(4);
-    let mut total: u64 =
-        chunks.by_ref().map(|chunk| u64::from(u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]))).sum();
-    let mut last = [0; 4];
-    last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-    total += u64::from(u32::from_ne_bytes(last));
-    u64::from(u16::from_be(fold(total)))
-}
-
-fn fold(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    total as u16
-}
-
 /// The sum over the pseudo-header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1).
 fn pseudo(data: &[u8], ip: &Ip, protocol: u8, len: usize) -> u64 {
     sum(ip.address_bytes(data)) + u64::from(protocol) + ((len >> 16) + (len & 0xffff)) as u64
@@ -41,7 +22,7 @@ fn pseudo(data: &[u8], ip: &Ip, protocol: u8, len: usize) -> u64 {
 /// Whether the IPv4 header checksum is right; always for IPv6 and for headers that are not all there.
 pub(super) fn ipv4_header_is_fine(data: &[u8], ip: &Ip) -> bool {
     match ipv4_header(data, ip) {
-        Some(header) => fold(sum(header)) == 0xffff,
+        Some(header) => is_right(sum(header)),
         None => true,
     }
 }
@@ -89,7 +70,7 @@ pub(super) fn transport(data: &[u8], ip: &Ip) -> Verdict {
         return Verdict::Fine;
     }
     let pseudo_sum = pseudo(data, ip, protocol, end - start);
-    if fold(pseudo_sum + sum(&data[start..end])) == 0xffff {
+    if is_right(pseudo_sum + sum(&data[start..end])) {
         return Verdict::Fine;
     }
     // Linux leaves the folded sum of the pseudo-header (CHECKSUM_PARTIAL); cards that segment want it without the
@@ -131,7 +112,7 @@ pub(super) fn set_ipv4_header(data: &mut [u8], ip: &Ip) {
         return;
     }
     data[ip.start + 10..ip.start + 12].fill(0);
-    let checksum = ipv4_header(data, ip).map_or(0, |header| !fold(sum(header)));
+    let checksum = ipv4_header(data, ip).map_or(0, |header| of(sum(header)));
     data[ip.start + 10..ip.start + 12].copy_from_slice(&checksum.to_be_bytes());
 }
 
@@ -139,9 +120,8 @@ pub(super) fn set_ipv4_header(data: &mut [u8], ip: &Ip) {
 pub(super) fn set_transport(data: &mut [u8], ip: &Ip) {
     let Some(Covered { protocol, start, end, field }) = covered(data, ip) else { return };
     data[field..field + 2].fill(0);
-    let checksum = !fold(pseudo(data, ip, protocol, end - start) + sum(&data[start..end]));
-    // UDP sends a sum of 0 as all ones (RFC 768).
-    let checksum = if protocol == UDP && checksum == 0 { 0xffff } else { checksum };
+    let total = pseudo(data, ip, protocol, end - start) + sum(&data[start..end]);
+    let checksum = if protocol == UDP { of_udp(total) } else { of(total) };
     data[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 

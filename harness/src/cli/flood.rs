@@ -8,28 +8,67 @@ use super::args::{AttachArg, DEFAULT_TOPOLOGY, TrafficArgs};
 use super::display::Progress;
 use super::{Exit, Failure, chain, replay};
 use crate::capture;
-use crate::object::Clock;
-use crate::run::{self, FloodDocument, Plan};
+use crate::run::{self, FloodDocument, FloodPlan, FloodTraffic};
 use crate::scenario::spec::Programs;
-use crate::subject::Setup;
+use crate::subject::{AttachSetup, Setup};
 use crate::suite::Family;
+use crate::synth::Spec;
 use crate::topology::TopologyChoice;
-use crate::wire::{EngineChoice, FloodOptions, Repeat, SideCount, Speed};
+use crate::wire::{EngineChoice, FloodOptions, Repeat, SideCount};
+
+/// How a flood is sent: shared with `bpflab synth --flood`.
+#[derive(Debug, Default, clap::Args)]
+pub struct RateArgs {
+    /// Send it so many times, at the highest rate; by default once.
+    #[arg(long = "loop", value_name = "TIMES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: Option<u64>,
+    /// Send it over and over for so many seconds, at the highest rate.
+    #[arg(long, conflicts_with = "times", value_name = "SECONDS")]
+    pub seconds: Option<u32>,
+    /// What sends at the highest rate; by default the fastest that fits.
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineChoice>,
+    /// Most MiB of frames in memory, by default 256; what is larger is read or made while it is sent.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(4..=16_384))]
+    pub memory: Option<u64>,
+}
+
+impl RateArgs {
+    /// An option that is given, by its name.
+    pub fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--loop", self.times.is_some()),
+            ("--seconds", self.seconds.is_some()),
+            ("--engine", self.engine.is_some()),
+            ("--memory", self.memory.is_some()),
+        ];
+        options.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+
+    fn options(&self) -> FloodOptions {
+        let default = FloodOptions::default();
+        let repeat = match (self.seconds, self.times) {
+            (Some(seconds), _) => Repeat::For(Duration::from_secs(seconds.into())),
+            (None, Some(times)) => Repeat::Times(times),
+            (None, None) => default.repeat,
+        };
+        FloodOptions {
+            engine: self.engine.unwrap_or(default.engine),
+            repeat,
+            most_bytes: self.memory.map_or(default.most_bytes, |mebibytes| mebibytes << 20),
+            ..default
+        }
+    }
+}
 
 /// `bpflab flood`.
 #[derive(Debug, clap::Args)]
 pub struct FloodArgs {
-    /// The capture: pcap or pcapng.
+    /// The capture: pcap or pcapng. For traffic of the catalogue there is `bpflab synth NAME --topology T --flood`.
     pub capture: PathBuf,
-    /// Send it so many times.
-    #[arg(long = "loop", default_value_t = 1, value_name = "TIMES", value_parser = clap::value_parser!(u64).range(1..))]
-    pub times: u64,
-    /// Send it over and over for so many seconds.
-    #[arg(long, conflicts_with = "times", value_name = "SECONDS")]
-    pub seconds: Option<u32>,
-    /// What sends.
-    #[arg(long, value_enum, default_value_t)]
-    pub engine: EngineChoice,
+    /// How it is sent.
+    #[command(flatten)]
+    pub rate: RateArgs,
     /// Hosts and links: `bridge`, `router`, `host`, or a TOML file.
     #[arg(long, default_value = DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
     pub topology: String,
@@ -51,9 +90,6 @@ pub struct FloodArgs {
     /// How the frames are treated before they are sent.
     #[command(flatten)]
     pub traffic: TrafficArgs,
-    /// Most MiB of frames in memory; a larger capture is read while it is sent.
-    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u64).range(4..=16_384))]
-    pub memory: u64,
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
@@ -64,69 +100,70 @@ pub struct FloodArgs {
 
 /// Sends the capture and prints what was counted.
 pub fn flood(args: &FloodArgs) -> Result<Exit, Failure> {
-    let plan = plan(args)?;
-    let repeat = match args.seconds {
-        Some(seconds) => Repeat::For(Duration::from_secs(seconds.into())),
-        None => Repeat::Times(args.times),
+    let name = args.capture.to_string_lossy();
+    if !args.capture.exists() && Spec::new(&name).entry().is_ok() {
+        let message = format!(
+            "there is no capture {name}; the catalogue's traffic of that name goes out by `bpflab synth {name} --topology {} \
+             --flood`",
+            args.topology
+        );
+        return Err(Failure { exit: Exit::Invalid, message });
+    }
+    let options = capture::Options {
+        filter: args.filter.clone(),
+        limit: args.limit,
+        sides: args.traffic.sides.clone(),
+        oversize: args.traffic.oversize,
+        truncated: args.traffic.truncated,
+        checksums: args.traffic.checksums,
+        mtu: args.traffic.mtu,
     };
-    let options =
-        FloodOptions { engine: args.engine, repeat, most_bytes: args.memory << 20, ..FloodOptions::default() };
+    let attach: Vec<AttachSetup> = args.attach.iter().map(|attach| attach.0.clone()).collect();
+    let plan = FloodPlan {
+        traffic: FloodTraffic::Capture { file: args.capture.clone(), options },
+        programs: programs(&args.programs, args.object.as_slice(), &attach),
+        topology: topology(&args.topology)?,
+    };
+    send(&plan, &args.rate, args.json, args.quiet)
+}
+
+/// Hosts and links by the name of a preset or file.
+pub(super) fn topology(argument: &str) -> Result<TopologyChoice, Failure> {
+    let topology = TopologyChoice::from_argument(argument).map_err(|error| Failure::invalid(&error))?;
+    topology
+        .validate()
+        .map_err(|error| Failure { exit: Exit::Invalid, message: format!("topology {argument}: {}", chain(&error)) })?;
+    Ok(topology)
+}
+
+/// Programs of the suite, and objects with where their programs go.
+pub(super) fn programs(families: &[Family], objects: &[PathBuf], attach: &[AttachSetup]) -> Programs {
+    let mut programs = Programs::of(families);
+    let setup = |object: &PathBuf| Setup { object: object.clone(), attach: attach.to_vec(), ..Setup::default() };
+    programs.objects = objects.iter().map(setup).collect();
+    programs
+}
+
+/// Does what `plan` says and prints what was counted.
+pub(super) fn send(plan: &FloodPlan, rate: &RateArgs, json: bool, quiet: bool) -> Result<Exit, Failure> {
     let stop = super::signals::stop_flag();
-    let mut progress = Progress::new(args.quiet);
-    let result = run::flood(&plan, &options, stop, &mut |step| progress.step(&step));
+    let mut progress = Progress::new(quiet);
+    let result = run::flood(plan, &rate.options(), stop, &mut |step| progress.step(&step));
     progress.finish();
     let document = result.map_err(|error| replay::failure(&error, None))?;
-    let text = if args.json { document.to_json() } else { render(&document) };
+    let text = if json { document.to_json() } else { render(&document) };
     // A reader that went away (`| head`) is no failure.
     drop(std::io::stdout().write_all(text.as_bytes()));
     Ok(if document.lost == 0 { Exit::Passed } else { Exit::Failed })
 }
 
-fn plan(args: &FloodArgs) -> Result<Plan, Failure> {
-    let topology = TopologyChoice::from_argument(&args.topology).map_err(|error| Failure::invalid(&error))?;
-    topology.validate().map_err(|error| Failure {
-        exit: Exit::Invalid,
-        message: format!("topology {}: {}", args.topology, chain(&error)),
-    })?;
-    let mut programs = Programs::of(&args.programs);
-    programs.objects = args
-        .object
-        .iter()
-        .map(|object| Setup {
-            object: object.clone(),
-            attach: args.attach.iter().map(|attach| attach.0.clone()).collect(),
-            ..Setup::default()
-        })
-        .collect();
-    Ok(Plan {
-        capture: args.capture.clone(),
-        options: capture::Options {
-            filter: args.filter.clone(),
-            limit: args.limit,
-            sides: args.traffic.sides.clone(),
-            oversize: args.traffic.oversize,
-            truncated: args.traffic.truncated,
-            checksums: args.traffic.checksums,
-            mtu: args.traffic.mtu,
-        },
-        mode: None,
-        programs,
-        topology,
-        speed: Speed::Top,
-        engine: args.engine,
-        live: crate::live::LiveOptions::default(),
-        apps: Vec::new(),
-        clock: Clock::Kernel,
-        artefacts: None,
-    })
-}
-
 /// The answer for people.
 fn render(document: &FloodDocument) -> String {
     let FloodDocument { capture, kernel, .. } = document;
-    let streamed = if document.streamed { ", read while it was sent" } else { "" };
+    let (what, obtained) = if document.synth.is_empty() { ("capture", "read") } else { ("traffic", "made") };
+    let streamed = if document.streamed { format!(", {obtained} while it was sent") } else { String::new() };
     let mut text = format!(
-        "capture    {}: {} packets, {} bytes{streamed}\nkernel     {} {}\ntopology   {}\nengine     {}\n",
+        "{what}    {}: {} packets, {} bytes{streamed}\nkernel     {} {}\ntopology   {}\nengine     {}\n",
         capture.file,
         capture.packets,
         capture.bytes,

@@ -1,4 +1,4 @@
-//! `bpflab synth`: traffic of the catalogue into a file, or onto a topology.
+//! `bpflab synth`: traffic of the catalogue into a file, onto a topology, or through it at the highest rate.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -11,11 +11,13 @@ use console::Style;
 
 use super::args::{Args, Command, DEFAULT_TOPOLOGY, ReplayArgs};
 use super::display::Counter;
-use super::{Exit, Failure, chain, replay};
+use super::flood::{self, RateArgs};
+use super::{Exit, Failure, replay};
+use crate::run::{FloodPlan, FloodTraffic};
 use crate::scenario::Mode;
 use crate::suite::Family as Program;
 use crate::synth::{self, Checksums, Entry, Family, Hosts, IpVersions, Place, Shape, Spec, Value, Written};
-use crate::topology::TopologyChoice;
+use crate::topology::DEFAULT_MTU;
 use crate::wire::Speed;
 
 /// Version of the JSON documents.
@@ -44,6 +46,10 @@ pub struct SynthArgs {
     /// addresses are those of the preset `bridge`.
     #[arg(long, value_name = "NAME|FILE")]
     pub topology: Option<String>,
+    /// Send it at the highest rate and count at both ends, with --topology: its own rate and shape decide the frames and their
+    /// order, not when they go.
+    #[arg(long, requires = "topology", conflicts_with_all = ["write", "with", "mode", "speed", "artefacts", "rows"])]
+    pub flood: bool,
     /// A parameter: `NAME=VALUE`.
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
@@ -104,6 +110,9 @@ pub struct SynthArgs {
     /// No progress, no notes on standard error.
     #[arg(short, long)]
     pub quiet: bool,
+    /// How it is sent, with --flood.
+    #[command(flatten, next_help_heading = "With --flood")]
+    pub flooding: RateArgs,
 }
 
 /// Lists, describes, writes or sends.
@@ -118,7 +127,11 @@ pub fn synth(args: &SynthArgs) -> Result<Exit, Failure> {
         describe(entry, args.json);
         return Ok(Exit::Passed);
     }
+    if let Some(option) = args.flooding.given().filter(|_| !args.flood) {
+        return Err(invalid(format!("{option} goes with --flood, which sends at the highest rate")));
+    }
     match (&args.write, &args.topology) {
+        (None, Some(topology)) if args.flood => flood(args, entry, spec, topology),
         (Some(path), _) => to_file(args, entry, &spec, path),
         (None, Some(topology)) => onto(args, entry, &spec, topology),
         (None, None) => Err(invalid(format!(
@@ -265,17 +278,31 @@ fn to_file(args: &SynthArgs, entry: &Entry, spec: &Spec, path: &Path) -> Result<
     Ok(if written.interrupted { Exit::Failed } else { Exit::Passed })
 }
 
+/// Sends the traffic through a topology at the highest rate.
+fn flood(args: &SynthArgs, entry: &Entry, spec: Spec, topology: &str) -> Result<Exit, Failure> {
+    let topology = flood::topology(topology)?;
+    let hosts = Hosts::from(&topology.resolve(&[], &[], DEFAULT_MTU));
+    if spec.frames_among(&hosts).map_err(|error| Failure::invalid(&error))?.next().is_none() {
+        return Err(nothing(entry));
+    }
+    let programs = flood::programs(&args.programs, &args.object, &[]);
+    let plan = FloodPlan { traffic: FloodTraffic::Synth(vec![spec]), programs, topology };
+    flood::send(&plan, &args.flooding, args.json, args.quiet)
+}
+
+fn nothing(entry: &Entry) -> Failure {
+    invalid(format!("{}: there is nothing to send", entry.name))
+}
+
 /// Sends the traffic through a topology, as a replay of what was written to a temporary file.
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]
 fn onto(args: &SynthArgs, entry: &Entry, spec: &Spec, topology: &str) -> Result<Exit, Failure> {
-    let choice = TopologyChoice::from_argument(topology).map_err(|error| Failure::invalid(&error))?;
-    choice.validate().map_err(|error| invalid(format!("topology {topology}: {}", chain(&error))))?;
-    let hosts = Hosts::from(&choice.resolve(&[], &[], 1_500));
+    let hosts = Hosts::from(&flood::topology(topology)?.resolve(&[], &[], DEFAULT_MTU));
     let folder = tempfile::tempdir().map_err(|error| Failure::unavailable(&error))?;
     let file = folder.path().join(format!("{}.pcapng", entry.name));
     let (written, _) = write(args, spec, &hosts, &file)?;
     if written.frames == 0 {
-        return Err(invalid(format!("{}: there is nothing to send", entry.name)));
+        return Err(nothing(entry));
     }
     let lasts = (written.last_ns - written.first_ns) as f64 / 1e9;
     if lasts > LONG_S && args.speed == "1x" && args.mode != Some(Mode::Lockstep) && !args.quiet {

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
+use crate::checksum::{self, sum};
+
 /// TCP flags (RFC 9293 section 3.1).
 pub(super) mod flag {
     pub const FIN: u8 = 1;
@@ -317,21 +319,17 @@ impl Packet {
         self.frame[6..12].copy_from_slice(&from);
         if self.from.is_ipv4() {
             self.frame[ETHERNET + 10..ETHERNET + 12].fill(0);
-            let sum = !fold(sum(&self.frame[ETHERNET..self.transport]));
-            self.frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+            let checksum = checksum::of(sum(&self.frame[ETHERNET..self.transport]));
+            self.frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&checksum.to_be_bytes());
         }
         let field = self.transport + if self.tcp { 16 } else { 6 };
         self.frame[field..field + 2].fill(0);
         let addresses = if self.from.is_ipv4() { ETHERNET + 12..ETHERNET + 20 } else { ETHERNET + 8..ETHERNET + 40 };
         let covered = &self.frame[self.transport..];
         let protocol = if self.tcp { TCP } else { UDP };
-        let pseudo =
-            sum(&self.frame[addresses]) + u32::from(protocol) + u32::try_from(covered.len()).unwrap_or(u32::MAX);
-        let checksum = match !fold(pseudo + sum(covered)) {
-            // All ones stands for it (RFC 768).
-            0 if !self.tcp => 0xffff,
-            checksum => checksum,
-        };
+        let pseudo = sum(&self.frame[addresses]) + u64::from(protocol) + covered.len() as u64;
+        let total = pseudo + sum(covered);
+        let checksum = if self.tcp { checksum::of(total) } else { checksum::of_udp(total) };
         self.frame[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
     }
 }
@@ -364,21 +362,6 @@ fn ipv6(ip: &[u8]) -> Result<Network, Unfit> {
         return Err(Unfit::Fragment);
     }
     Ok((40, 40 + usize::from(be16(ip, 4).unwrap_or_default()), ip[6], from, to))
-}
-
-/// Sum of 16-bit words (RFC 1071); an odd last byte is padded with zero. A packet has less than 2^16 bytes.
-fn sum(bytes: &[u8]) -> u32 {
-    let mut chunks = bytes.chunks_exact(2);
-    let words: u32 = chunks.by_ref().map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
-    words + chunks.remainder().first().map_or(0, |last| u32::from(*last) << 8)
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
-fn fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 #[cfg(test)]

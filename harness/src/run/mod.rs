@@ -32,7 +32,7 @@ use tee::Tee;
 
 pub use apps::{AppsPlan, run_apps};
 pub use error::RunError;
-pub use flood::{FloodDocument, flood};
+pub use flood::{FloodDocument, FloodPlan, FloodTraffic, flood};
 
 /// Everything that decides a run.
 #[derive(Clone, Debug)]

@@ -5,18 +5,17 @@ use etherparse::TcpOptionElement;
 
 use super::packet::{ETHERNET, SEGMENT, Template, Transport, flag};
 use super::pool::Pool;
+use super::ports::{Ends, Ports};
 use super::rng::Rng;
 use super::script::{Act, Body, Fill, Options, Script, Segment};
 use super::stream::{Generator, Made, Unit, side};
 use crate::capture::Frame;
 
-/// First of the ports that Linux gives to clients, and how many there are (`ip_local_port_range`: 32768 to 60999).
-const EPHEMERAL: (u16, u64) = (32_768, 28_232);
-
 /// What distinguishes the units of a conversation's entry.
 pub(super) trait Choose: Send {
     /// Sets ends and ports of a unit and returns its script's number. By default set: a source out of the pool, the
-    /// targets in turn, an ephemeral port, the script's own port.
+    /// targets in turn. Ports left at 0 become one that no other living conversation between the ends has, and the script's
+    /// own.
     fn choose(&mut self, unit: &mut Unit) -> usize;
 
     /// Time by which the unit begins later than its schedule says, ns.
@@ -56,6 +55,7 @@ pub(super) struct Conversation {
     setting: Setting,
     scripts: Vec<Script>,
     choose: Box<dyn Choose>,
+    ports: Ports,
     /// By version and options.
     templates: Vec<Template>,
     /// The message being sent.
@@ -75,7 +75,7 @@ impl Conversation {
             templates.extend(options.map(|options| Template::new(setting.macs, v6, &Transport::Tcp(options), &[])));
             templates.push(Template::new(setting.macs, v6, &Transport::Udp, &[]));
         }
-        Self { setting, scripts, choose: Box::new(choose), templates, scratch: Vec::new() }
+        Self { setting, scripts, choose: Box::new(choose), ports: Ports::default(), templates, scratch: Vec::new() }
     }
 
     fn template(&self, v6: bool, kind: usize) -> &Template {
@@ -229,6 +229,23 @@ impl Conversation {
         out.side = side(unit, from);
     }
 
+    /// Makes what the script says next.
+    fn next(&mut self, unit: &mut Unit, frame: &mut Frame) -> Made {
+        let Some(beat) = self.scripts[unit.choice as usize].beats.get(unit.step as usize).copied() else {
+            return Made { sent: false, next_ns: None };
+        };
+        let (goes_on, speaker) = self.act(unit, beat.act, frame);
+        let sent = !self.setting.one_sided || speaker == 0;
+        let script = &self.scripts[unit.choice as usize];
+        let next_ns = if goes_on {
+            Some(script.segment_gap_ns)
+        } else {
+            unit.step += 1;
+            script.beats.get(unit.step as usize).map(|next| next.after_ns)
+        };
+        Made { sent, next_ns }
+    }
+
     /// Makes what the script says. Says whether the act goes on, and who spoke.
     fn act(&mut self, unit: &mut Unit, act: Act, out: &mut Frame) -> (bool, usize) {
         match act {
@@ -268,7 +285,7 @@ impl Generator for Conversation {
         let version = usize::from(unit.v6);
         let source = self.setting.sources[version].pick(&mut unit.rng);
         unit.ends = [source, self.setting.targets[version].nth(unit.index / self.setting.turn())];
-        unit.ports = [EPHEMERAL.0 + unit.rng.below(EPHEMERAL.1) as u16, 0];
+        let random = unit.rng.next();
         let mut rng = unit.rng.fork(1 << 32);
         unit.tcp.next = [rng.next_u32(), rng.next_u32()];
         unit.tcp.clock = [rng.next_u32(), rng.next_u32()];
@@ -278,23 +295,22 @@ impl Generator for Conversation {
         if unit.ports[1] == 0 {
             unit.ports[1] = self.scripts[choice].port;
         }
+        if unit.ports[0] == 0 {
+            let [client, server] = unit.ends;
+            let (lease, port) = self.ports.take(Ends::of(client, server, unit.ports[1]), random);
+            (unit.lease, unit.ports[0]) = (Some(lease), port);
+        }
         self.choose.delay_ns(unit)
     }
 
     fn step(&mut self, unit: &mut Unit, frame: &mut Frame) -> Made {
-        let Some(beat) = self.scripts[unit.choice as usize].beats.get(unit.step as usize).copied() else {
-            return Made { sent: false, next_ns: None };
-        };
-        let (goes_on, speaker) = self.act(unit, beat.act, frame);
-        let sent = !self.setting.one_sided || speaker == 0;
-        let script = &self.scripts[unit.choice as usize];
-        let next_ns = if goes_on {
-            Some(script.segment_gap_ns)
-        } else {
-            unit.step += 1;
-            script.beats.get(unit.step as usize).map(|next| next.after_ns)
-        };
-        Made { sent, next_ns }
+        let made = self.next(unit, frame);
+        if made.next_ns.is_none()
+            && let Some(lease) = unit.lease.take()
+        {
+            self.ports.give_back(lease);
+        }
+        made
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::merge::{FrameSource, merge};
+use super::merge::{FrameSource, join};
 use super::place::Hosts;
 use super::spec::Spec;
 use super::{START_NS, SynthError};
@@ -64,11 +64,7 @@ pub fn write(
     }
     let mut writer = Writer::create(path)?;
     let (mut frame, mut written) = (Frame::default(), Written::default());
-    // A single source needs no merging, which costs as much as making a frame.
-    let mut source: Box<dyn FrameSource<Error = CaptureError>> = match sources.pop() {
-        Some(only) if sources.is_empty() => only,
-        last => Box::new(merge(sources.into_iter().chain(last).collect())),
-    };
+    let mut source = join(sources);
     while source.next_into(&mut frame)? {
         writer.write(frame.time_ns, &frame.data, frame.wire_len)?;
         if written.frames == 0 {

@@ -1,5 +1,8 @@
 //! Several streams as one.
 
+use super::SynthError;
+use super::place::Hosts;
+use super::spec::Spec;
 use super::stream::Synth;
 use crate::capture::{CaptureError, Frame, Frames};
 
@@ -50,6 +53,27 @@ struct Source<'a, E> {
 pub fn merge<'a, E>(sources: Vec<Box<dyn FrameSource<Error = E> + 'a>>) -> Merge<'a, E> {
     let source = |source| Source { source, frame: Frame::default(), is_full: false, is_done: false };
     Merge { sources: sources.into_iter().map(source).collect(), number: 0 }
+}
+
+/// The only source as it is, else all of them merged: merging costs as much as making a frame.
+pub(super) fn join<'a, E: 'a>(
+    mut sources: Vec<Box<dyn FrameSource<Error = E> + 'a>>,
+) -> Box<dyn FrameSource<Error = E> + 'a> {
+    match sources.pop() {
+        Some(only) if sources.is_empty() => only,
+        last => Box::new(merge(sources.into_iter().chain(last).collect())),
+    }
+}
+
+/// The frames of several declarations between `hosts` as one stream, by time.
+///
+/// # Errors
+/// Whatever is wrong with a declaration.
+pub fn frames_of(specs: &[Spec], hosts: &Hosts) -> Result<Box<dyn FrameSource<Error = CaptureError>>, SynthError> {
+    let stream = |spec: &Spec| -> Result<Box<dyn FrameSource<Error = CaptureError>>, SynthError> {
+        Ok(Box::new(spec.frames_among(hosts)?))
+    };
+    Ok(join(specs.iter().map(stream).collect::<Result<_, _>>()?))
 }
 
 impl<E> FrameSource for Merge<'_, E> {

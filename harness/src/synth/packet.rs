@@ -7,6 +7,7 @@ use etherparse::{
 };
 
 use super::pool::Address;
+use crate::checksum;
 
 /// Length of an Ethernet header, bytes.
 pub(super) const ETHERNET: usize = 14;
@@ -163,20 +164,6 @@ pub(super) struct Patch<'a> {
     l4: u64,
 }
 
-/// Sum of 16-bit words, an odd last byte padded with zero.
-fn sum(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(2);
-    let total: u64 = words.by_ref().map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    total + words.remainder().first().map_or(0, |last| u64::from(*last) << 8)
-}
-
-const fn fold(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    total as u16
-}
-
 impl Patch<'_> {
     fn word(&self, at: usize) -> u16 {
         u16::from_be_bytes([self.data[at], self.data[at + 1]])
@@ -280,7 +267,7 @@ impl Patch<'_> {
             self.ip += delta;
         }
         if checksum.is_some() {
-            self.l4 += sum(payload);
+            self.l4 += checksum::sum(payload);
             if pseudo {
                 self.l4 += payload.len() as u64;
             }
@@ -294,14 +281,11 @@ impl Patch<'_> {
     /// Writes the checksums.
     pub(super) fn finish(&mut self) {
         if !self.layout.v6 {
-            let checksum = !fold(self.ip);
+            let checksum = checksum::of(self.ip);
             self.data[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&checksum.to_be_bytes());
         }
         if let Some(at) = self.layout.checksum {
-            let checksum = match !fold(self.l4) {
-                0 if self.layout.udp => 0xffff,
-                checksum => checksum,
-            };
+            let checksum = if self.layout.udp { checksum::of_udp(self.l4) } else { checksum::of(self.l4) };
             self.data[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
         }
     }

@@ -22,7 +22,8 @@ impl Address {
         if self.v6 { &self.bytes } else { &self.bytes[..4] }
     }
 
-    fn bits(self) -> u128 {
+    /// The address as a number.
+    pub(super) fn bits(self) -> u128 {
         if self.v6 {
             u128::from_be_bytes(self.bytes)
         } else {

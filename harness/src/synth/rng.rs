@@ -64,24 +64,35 @@ impl Rng {
 
     /// Random bytes at the end of `out`.
     pub(super) fn bytes(&mut self, out: &mut Vec<u8>, count: usize) {
-        let end = out.len() + count;
-        while out.len() < end {
-            let bytes = self.next().to_le_bytes();
-            out.extend_from_slice(&bytes[..bytes.len().min(end - out.len())]);
+        let start = out.len();
+        out.resize(start + count, 0);
+        let mut eights = out[start..].chunks_exact_mut(8);
+        for eight in &mut eights {
+            eight.copy_from_slice(&self.next().to_le_bytes());
+        }
+        let rest = eights.into_remainder();
+        if !rest.is_empty() {
+            rest.copy_from_slice(&self.next().to_le_bytes()[..rest.len()]);
         }
     }
 
     /// Random characters of `alphabet`, of 1 to 256, at the end of `out`. Four of each number: a character's share is off
     /// by less than 1 in 256.
-    pub(super) fn characters(&mut self, out: &mut Vec<u8>, alphabet: &[u8], count: usize) {
-        let end = out.len() + count;
-        while out.len() < end {
+    pub(super) fn characters<const N: usize>(&mut self, out: &mut Vec<u8>, alphabet: &[u8; N], count: usize) {
+        let start = out.len();
+        out.resize(start + count, 0);
+        let pick = |part: u64| alphabet[(((part & 0xffff) as usize) * N) >> 16];
+        let mut fours = out[start..].chunks_exact_mut(4);
+        for four in &mut fours {
             let number = self.next();
-            let four = [0, 16, 32, 48].map(|shift| {
-                let part = (number >> shift) & 0xffff;
-                alphabet[((part * alphabet.len() as u64) >> 16) as usize]
-            });
-            out.extend_from_slice(&four[..four.len().min(end - out.len())]);
+            four.copy_from_slice(&[pick(number), pick(number >> 16), pick(number >> 32), pick(number >> 48)]);
+        }
+        let rest = fours.into_remainder();
+        if !rest.is_empty() {
+            let number = self.next();
+            for (at, byte) in rest.iter_mut().enumerate() {
+                *byte = pick(number >> (16 * at));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::pool::Address;
+use super::ports::Lease;
 use super::rng::Rng;
 use super::shape::Schedule;
 use super::spoil::spoil;
@@ -29,6 +30,8 @@ pub(super) struct Unit {
     /// Who speaks first and who answers.
     pub(super) ends: [Address; 2],
     pub(super) ports: [u16; 2],
+    /// The first of the ports is to be given back.
+    pub(super) lease: Option<Lease>,
     pub(super) tcp: Tcp,
 }
 
@@ -209,6 +212,7 @@ impl Synth {
             flipped: false,
             ends: [Address::NONE; 2],
             ports: [0; 2],
+            lease: None,
             tcp: Tcp::default(),
         };
         let slot = match self.free.pop() {

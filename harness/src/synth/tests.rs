@@ -51,7 +51,7 @@ fn every_frame_parses_and_its_checksums_are_right() {
             let faults = testing::faults(&frame.data);
             assert_eq!(faults.is_empty(), !UNSOUND.contains(&entry.name), "{} {ip:?}: {faults:?}", entry.name);
             assert_eq!(frame.wire_len as usize, frame.data.len());
-            assert!(frame.data.len() <= 1_514 + 8, "{} has a frame of {} bytes", entry.name, frame.data.len());
+            assert!(frame.data.len() <= LONGEST_FRAME, "{} has a frame of {} bytes", entry.name, frame.data.len());
         }
     }
 }
@@ -223,6 +223,44 @@ fn bytes_stay_the_same_from_version_to_version() {
     insta::assert_snapshot!("digests", lines.join("\n"));
 }
 
+/// Addresses and ports of a frame of TCP or UDP, the client's first.
+fn tuple(frame: &Frame) -> Vec<u8> {
+    let v6 = frame.data[12] == 0x86;
+    let (addresses, ports) =
+        if v6 { (&frame.data[22..54], &frame.data[54..58]) } else { (&frame.data[26..34], &frame.data[34..38]) };
+    let ends = |bytes: &[u8]| {
+        let (from, to) = bytes.split_at(bytes.len() / 2);
+        if frame.side == Side::Client { [from, to].concat() } else { [to, from].concat() }
+    };
+    [ends(addresses), ends(ports)].concat()
+}
+
+#[test]
+fn no_two_of_ten_thousand_conversations_have_the_same_addresses_and_ports() {
+    for name in ["http-transactions", "ssh-brute-force", "connect-scan", "dns-tunnel", "mice-elephants"] {
+        for ip in [IpVersions::V4, IpVersions::Both] {
+            let spec = Spec { ip: Some(ip), rate: Some(20_000.0), count: Some(10_000), seed: 5, ..Spec::new(name) };
+            let tuples: HashSet<Vec<u8>> = spec.frames().unwrap().map(|frame| tuple(&frame)).collect();
+            assert_eq!(tuples.len(), 10_000, "{name} {ip:?}");
+        }
+    }
+}
+
+/// 60 000 conversations are more than there are ports (28 232): the same one comes again when the one before is over.
+#[test]
+fn ports_come_again_when_their_conversation_is_over() {
+    let spec = Spec { rate: Some(20_000.0), count: Some(60_000), ..Spec::new("http-transactions") };
+    let whole = Spec { count: Some(1), ..spec.clone() }.frames().unwrap().count();
+    let mut frames: HashMap<Vec<u8>, usize> = HashMap::new();
+    for frame in spec.frames().unwrap() {
+        let is_syn = frame.data[47] == packet::flag::SYN;
+        let count = frames.entry(tuple(&frame)).or_default();
+        assert!(!is_syn || count.is_multiple_of(whole), "frame {}: {count} of {whole} before", frame.number);
+        *count += 1;
+    }
+    assert_eq!((frames.len(), frames.values().sum::<usize>()), (28_232, 60_000 * whole));
+}
+
 #[test]
 fn wrong_checksums_are_wrong_in_every_frame_that_has_one() {
     for (entry, ip, spec) in each().filter(|(entry, ..)| !UNSOUND.contains(&entry.name)) {
@@ -379,7 +417,7 @@ fn any_parameters_give_frames_or_an_error() {
         let Ok(stream) = spec.frames() else { continue };
         made += 1;
         for frame in stream.take(300) {
-            assert!((14..=1_522).contains(&frame.data.len()), "{spec:?}: {} bytes", frame.data.len());
+            assert!((14..=LONGEST_FRAME).contains(&frame.data.len()), "{spec:?}: {} bytes", frame.data.len());
             let faults = testing::faults(&frame.data);
             let longer = ["bad-ihl", "bad-length", "bad-offset", "bad-checksum", "ipv6-extension-chain"];
             assert!(faults.is_empty() || longer.contains(&entry.name), "{spec:?}: {faults:?}");

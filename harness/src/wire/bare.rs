@@ -2,19 +2,20 @@
 //! benchmarks, which let other senders into the same link.
 
 use std::os::fd::AsFd as _;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 use bpflab_programs::replayer::FAR;
 
 use super::attach::{Named, Stack, XdpMode, attach_xdp};
 use super::engine::{Engine, largest_live_frame};
+use super::flood::{End, Pipe, Traffic};
 use super::inject::{Injector, Outgoing, Receiver, Went};
 use super::pace::Schedule;
 use super::place::{Place, disable_gro};
 use super::replayer::{Metering, Meters, Replayer, Room, Sender};
-use super::source::Size;
-use super::{Speed, WireError};
+use super::source::{Size, Source};
+use super::{Repeat, Speed, WireError};
 use crate::capture::Frame;
 use crate::suite::Programs;
 use crate::sys::{self, Pinned, SEND_BATCH};
@@ -182,15 +183,52 @@ impl BareLink {
         let sender = self.sender.as_ref().ok_or_else(nothing)?;
         let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
         let before = self.arrived();
-        let start = sys::monotonic_ns();
+        let start = Instant::now();
         sender.send(count)?;
-        while self.arrived() - before < u64::from(count) {
-            if sys::monotonic_ns() - start > 10_000_000_000 {
+        self.wait_arrived(before + u64::from(count))?;
+        Ok(start.elapsed())
+    }
+
+    /// Sends from the client, by live frames, what `source` gives, once through, on a thread of its own; this one reads the
+    /// next frames meanwhile, into the memory that [`BareOptions::room`] made; what was loaded there is gone. Returns how many
+    /// there were and how long it took until the last had arrived.
+    ///
+    /// # Errors
+    /// As [`BareLink::load`]; [`WireError::Frames`]; [`WireError::System`] if frames are lost.
+    pub fn stream(&mut self, source: &mut dyn Source) -> Result<(u64, Duration), WireError> {
+        let unusable = |why: String| WireError::Engine { engine: Engine::LiveFrames, why };
+        let largest = largest_live_frame().map_err(unusable)?;
+        let (stop, sent, arrived) = (AtomicBool::new(false), AtomicU64::new(0), self.arrived());
+        self.sender = None;
+        let sender = self.replayer.sender(&self.place, largest)?;
+        let before = sender.account().frames[0];
+        let start = Instant::now();
+        let pipe = Pipe {
+            sender,
+            arena: &self.replayer.arena()?,
+            meters: self.replayer.meters()?,
+            first_meter: FAR,
+            place: &self.place,
+            deadline: Duration::from_secs(2),
+            largest,
+            end: End { stop: &stop, repeat: Repeat::Times(1), start },
+            sent: &sent,
+        };
+        let streamed = pipe.stream(&mut Traffic::new(source, &self.place), &mut |_| Ok(()))?;
+        let count = streamed.account.frames[0] - before;
+        self.wait_arrived(arrived + count)?;
+        Ok((count, start.elapsed()))
+    }
+
+    fn wait_arrived(&self, wanted: u64) -> Result<(), WireError> {
+        let start = Instant::now();
+        while self.arrived() < wanted {
+            if start.elapsed() > Duration::from_secs(10) {
                 return Err(system("receive every live frame")(std::io::ErrorKind::TimedOut.into()));
             }
             std::thread::yield_now();
         }
-        Ok(Duration::from_nanos(sys::monotonic_ns() - start))
+        Ok(())
     }
 }
 

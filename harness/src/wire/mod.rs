@@ -48,7 +48,7 @@ pub use ledger::Arrived;
 pub use pace::{Pacing, Speed, SpeedError};
 pub(crate) use place::Namespace;
 pub use replay::{OnProgress, replay};
-pub use source::{Given, OfCapture, Size, Source, SourceError};
+pub use source::{Given, OfCapture, OfSynth, Size, Source, SourceError};
 
 /// The ledger's object as replays that record frames load it, and its programs at tracepoints with these.
 ///

@@ -29,6 +29,9 @@ use crate::sys::{self, MapHandle, MappedArray, bytes_of};
 /// of a veth holds (`VETH_RING_SIZE`), so that a receiver may fall behind a little.
 const BATCH: u32 = 64;
 
+/// Most chunks of a part that is sent while others are filled.
+const PART_CHUNKS: u32 = 4;
+
 /// How large the arena is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
@@ -197,10 +200,14 @@ impl Arena {
         self.part(0..self.room.slots, 0..self.room.chunks)
     }
 
-    /// Two halves.
-    pub(super) fn halves(&self) -> [Part; 2] {
+    /// Parts of equal size, at least two, which together may be less than all of it: small ones, so that little time passes
+    /// before the first is full and while the last is sent, and what was written is still in a cache when it is read.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<'_> {
+        const MOST: u32 = 8;
         let Room { slots, chunks } = self.room;
-        [self.part(0..slots / 2, 0..chunks / 2), self.part(slots / 2..slots, chunks / 2..chunks)]
+        let size = (chunks / MOST).clamp(1, PART_CHUNKS);
+        let room = slots / (chunks / size);
+        (0..(chunks / size).min(MOST)).map(move |n| self.part(n * room..(n + 1) * room, n * size..(n + 1) * size))
     }
 
     fn part(&self, slots: Range<u32>, chunks: Range<u32>) -> Part {
@@ -251,7 +258,7 @@ impl Sender {
         self.run.set(0, run);
     }
 
-    /// What was sent since this was made.
+    /// What was sent of this object so far.
     pub(super) fn account(&self) -> Account {
         let Run { sent, bytes, .. } = self.run.get(0);
         Account { frames: sent, bytes }

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::checksum::{fold, sum};
+
 /// A frame as captured and as it will be written, of the same length.
 pub(super) struct Frame<'a> {
     /// As captured.
@@ -85,20 +87,6 @@ impl Change {
     pub(super) fn adjust_sum(self, sum: u16) -> u16 {
         !self.adjust(!sum)
     }
-}
-
-/// Sum of 16-bit words in network order, an odd last byte padded with zero.
-pub(super) fn sum(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(2);
-    let whole: u64 = words.by_ref().map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    whole + words.remainder().first().map_or(0, |last| u64::from(*last) << 8)
-}
-
-pub(super) fn fold(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    total as u16
 }
 
 #[cfg(test)]

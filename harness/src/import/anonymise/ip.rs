@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::frame::{Change, Frame, sum};
+use super::frame::{Change, Frame};
 use super::link::MAX_DEPTH;
 use super::{Anonymiser, put_v4, put_v6};
+use crate::checksum::sum;
 
 /// Datagrams of whose fragments the sums are kept.
 const MAX_DATAGRAMS: usize = 1 << 20;

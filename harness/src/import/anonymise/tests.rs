@@ -5,6 +5,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
+use crate::checksum;
 
 const CLIENT: [u8; 4] = [203, 0, 113, 77];
 const SERVER: [u8; 4] = [198, 51, 100, 9];
@@ -222,7 +223,7 @@ fn right_checksums_are_right_wrong_ones_wrong_and_offloaded_ones_offloaded() {
                 let mut partial = good.clone();
                 let pseudo = |frame: &[u8]| {
                     let len = (frame.len() - 34) as u64;
-                    frame::fold(frame::sum(&frame[26..34]) + u64::from(frame[23]) + len).to_be_bytes()
+                    checksum::fold(checksum::sum(&frame[26..34]) + u64::from(frame[23]) + len).to_be_bytes()
                 };
                 let sum = pseudo(&good);
                 partial[field..field + 2].copy_from_slice(&sum);
@@ -260,7 +261,7 @@ fn a_fragmented_datagram_keeps_its_checksum_over_all_fragments() {
             joined[24..26].fill(0);
             joined.extend(data);
             let header = &joined[14..34];
-            let checksum = !frame::fold(frame::sum(header));
+            let checksum = checksum::of(checksum::sum(header));
             joined[24..26].copy_from_slice(&checksum.to_be_bytes());
             assert!(checksums_are_right(&joined), "{payload:?} {order:?}");
             assert!(!contains(&joined, &[0xab; 8]));

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::frame::{Change, Frame, fold};
+use super::frame::{Change, Frame};
 use super::ip::Packet;
 use super::link::BRIDGED;
 use super::stream::Segment;
 use super::{Anonymiser, Payload, Tools, dhcp, dns};
+use crate::checksum::fold;
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;

@@ -8,45 +8,32 @@ use super::super::script::{Fill, SERVER, Script};
 use super::super::spec::Context;
 use super::super::stream::Generator;
 use super::application::tls;
-use super::{RTT, port, setting};
+use super::{Common, RTT, port, setting};
 
 const ATTEMPTS: Parameter =
     Parameter::count("attempts", "", (1, 100), "3", "passwords that are tried on each connection");
 const DELAY: Parameter =
     Parameter::count("delay", "ms", (0, 60_000), "50", "time that the server takes to refuse a password");
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::BruteForce,
-        what,
-        source,
-        unit: "connections",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate: 10.0,
-        parameters,
-        count: |_| 100,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::BruteForce,
+    unit: "connections",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 10.0,
+    count: |_| 100,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "ssh-brute-force",
         "logins over SSH that fail: banners, key exchange, refused passwords, end by the server",
         "hydra(1) ssh://; RFC 4253 section 4.2 and 7, RFC 4252 section 8; MITRE ATT&CK T1110.001",
         &[port("22"), ATTEMPTS, DELAY, RTT],
         ssh,
     ),
-    entry(
+    COMMON.entry(
         "rdp-brute-force",
         "logins over RDP that fail: connection request with the user's name, TLS, refused credentials",
         "hydra(1) rdp://; MS-RDPBCGR section 1.3.1.1 and 2.2.1.1; MITRE ATT&CK T1110.001",

@@ -7,64 +7,39 @@ use super::super::param::{Kind, Parameter};
 use super::super::script::{Fill, Script, Writer};
 use super::super::spec::Context;
 use super::super::stream::Generator;
-use super::{RTT, port, setting};
+use super::{Common, RTT, port, setting};
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    rate: f64,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Dns,
-        what,
-        source,
-        unit: "queries",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate,
-        parameters,
-        count: |_| 1_000,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Dns,
+    unit: "queries",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 1_000.0,
+    count: |_| 1_000,
+};
 
 const DOMAIN: Parameter =
     Parameter::of("domain", Kind::Name { max: 100 }, "example.com", "domain that the queries are about or below");
 
 pub(super) const ENTRIES: &[Entry] = &[
-    Entry {
-        spoofs: true,
-        ..entry(
-            "dns-amplification",
-            "short queries for long answers, in the name of a victim, and the answers; one-sided: the queries alone",
-            "CVE-2006-0987; US-CERT TA13-088A; RFC 5358",
-            1_000.0,
-            &[
-                port("53"),
-                DOMAIN,
-                Parameter::of("type", Kind::Choice(&["ANY", "TXT", "DNSKEY"]), "ANY", "record type that is asked for"),
-                Parameter::count(
-                    "response",
-                    "bytes",
-                    (100, 1_400),
-                    "1232",
-                    "length of the DNS message that comes back",
-                ),
-                RTT,
-            ],
-            amplification,
-        )
-    },
-    entry(
+    Common { spoofs: true, ..COMMON }.entry(
+        "dns-amplification",
+        "short queries for long answers, in the name of a victim, and the answers; one-sided: the queries alone",
+        "CVE-2006-0987; US-CERT TA13-088A; RFC 5358",
+        &[
+            port("53"),
+            DOMAIN,
+            Parameter::of("type", Kind::Choice(&["ANY", "TXT", "DNSKEY"]), "ANY", "record type that is asked for"),
+            Parameter::count("response", "bytes", (100, 1_400), "1232", "length of the DNS message that comes back"),
+            RTT,
+        ],
+        amplification,
+    ),
+    Common { rate: 50.0, ..COMMON }.entry(
         "dns-tunnel",
         "data in both directions in names and NULL or TXT records",
         "iodine(8) -T; RFC 1035 section 3.3.10; MITRE ATT&CK T1071.004",
-        50.0,
         &[
             port("53"),
             DOMAIN,
@@ -75,11 +50,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         tunnel,
     ),
-    entry(
+    Common { rate: 20.0, ..COMMON }.entry(
         "dns-exfiltration",
         "a file that leaves piece by piece in long names, each query answered with NXDOMAIN",
         "dnscat2; RFC 1035 section 2.3.4 (63 bytes a label, 255 a name); MITRE ATT&CK T1048.003",
-        20.0,
         &[
             port("53"),
             DOMAIN,
@@ -88,28 +62,24 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         exfiltration,
     ),
-    Entry {
-        spoofs: true,
-        ..entry(
-            "random-subdomain-flood",
-            "queries for names that do not exist, below one domain, so that no cache answers (water torture)",
-            "RFC 8020 section 4; Mirai's dns attack; dnsperf(1)",
-            1_000.0,
-            &[
-                port("53"),
-                DOMAIN,
-                Parameter::count("label", "bytes", (1, 63), "12", "length of the random label"),
-                Parameter::of(
-                    "answer",
-                    Kind::Choice(&["nxdomain", "servfail", "none"]),
-                    "nxdomain",
-                    "what the server answers",
-                ),
-                RTT,
-            ],
-            random_subdomain,
-        )
-    },
+    Common { spoofs: true, ..COMMON }.entry(
+        "random-subdomain-flood",
+        "queries for names that do not exist, below one domain, so that no cache answers (water torture)",
+        "RFC 8020 section 4; Mirai's dns attack; dnsperf(1)",
+        &[
+            port("53"),
+            DOMAIN,
+            Parameter::count("label", "bytes", (1, 63), "12", "length of the random label"),
+            Parameter::of(
+                "answer",
+                Kind::Choice(&["nxdomain", "servfail", "none"]),
+                "nxdomain",
+                "what the server answers",
+            ),
+            RTT,
+        ],
+        random_subdomain,
+    ),
 ];
 
 /// Record types (RFC 1035 section 3.2.2, RFC 3596, RFC 4034, RFC 8482 for ANY).
@@ -188,14 +158,18 @@ fn edns(fill: &mut Fill<'_>, size: u16) {
     fill.bytes(&[0]).u16(41).u16(size).u32(0).u16(0);
 }
 
-/// A record of the name in the question, which stands at offset 12, with a time to live of 60 s.
-fn record(fill: &mut Fill<'_>, kind: u16, data: &[u8]) {
-    fill.u16(0xc00c).u16(kind).u16(1).u32(60).u16(data.len() as u16).bytes(data);
+/// A record of the name in the question, which stands at offset 12, with a time to live of 60 s; without the `length` bytes
+/// of its data.
+fn record(fill: &mut Fill<'_>, kind: u16, length: usize) {
+    fill.u16(0xc00c).u16(kind).u16(1).u32(60).u16(length as u16);
 }
 
-/// Data as the character strings of a TXT record: pieces of up to 255 bytes behind their lengths.
-fn strings(data: &[u8]) -> Vec<u8> {
-    data.chunks(255).flat_map(|piece| [&[piece.len() as u8], piece].concat()).collect()
+/// A TXT record of the name in the question: data in character strings of up to 255 bytes behind their lengths.
+fn text_record(fill: &mut Fill<'_>, data: &[u8]) {
+    record(fill, type_number("TXT"), data.len() + data.len().div_ceil(255));
+    for piece in data.chunks(255) {
+        fill.bytes(&[piece.len() as u8]).bytes(piece);
+    }
 }
 
 /// A query.
@@ -212,12 +186,13 @@ pub(super) fn answer(fill: &mut Fill<'_>, name: &Name<'_>, kind: u16, code: u8, 
     header(fill, Some(code), u16::from(data.is_some()), 0);
     question(fill, name, kind);
     if let Some(data) = data {
-        record(fill, kind, data);
+        record(fill, kind, data.len());
+        fill.bytes(data);
     }
 }
 
 /// Letters that a name carries data in: base 32 without padding, in lower case (RFC 4648 section 6).
-const BASE32: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 fn udp(
     context: &Context<'_>,
@@ -243,8 +218,12 @@ fn amplification(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError
         let room = length.saturating_sub(fill.out.len() + 12);
         let mut text = Vec::new();
         fill.rng.characters(&mut text, BASE32, room - room.div_ceil(256));
-        let (kind, data) = if kind == type_number("DNSKEY") { (kind, text) } else { (16, strings(&text)) };
-        record(fill, kind, &data);
+        if kind == type_number("DNSKEY") {
+            record(fill, kind, text.len());
+            fill.bytes(&text);
+        } else {
+            text_record(fill, &text);
+        }
     };
     if domain.len() + 30 > length {
         return Err(context.contradiction("`response` has no room for the question"));
@@ -263,11 +242,18 @@ fn tunnel(context: &Context<'_>) -> Result<Box<dyn Generator>, SynthError> {
         return Err(context.contradiction(format!("`up` of {up} bytes makes a name of {length}, and 253 is the most")));
     }
     let name = domain.clone();
+    let is_text = kind == type_number("TXT");
     let respond = move |fill: &mut Fill<'_>| {
-        let mut data = Vec::new();
-        fill.rng.bytes(&mut data, down);
-        let data = if kind == type_number("TXT") { strings(&data) } else { data };
-        answer(fill, &Name::Below { domain: &name, length }, kind, NO_ERROR, Some(&data));
+        header(fill, Some(NO_ERROR), 1, 0);
+        question(fill, &Name::Below { domain: &name, length }, kind);
+        if is_text {
+            let mut data = Vec::new();
+            fill.rng.bytes(&mut data, down);
+            text_record(fill, &data);
+        } else {
+            record(fill, kind, down);
+            fill.random(down);
+        }
     };
     let ask = move |fill: &mut Fill<'_>| {
         query(fill, &Name::Below { domain: &domain, length }, kind, Some(4_096));

@@ -10,7 +10,7 @@ use super::super::pool::Pool;
 use super::super::rng::Rng;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made, Unit};
-use super::both;
+use super::{Common, both};
 use crate::capture::{Frame, Side};
 
 const PORT: Parameter =
@@ -33,73 +33,60 @@ const ID: Parameter = Parameter::count("id", "", (0, 65_535), "1", "identifier o
 const TCP: &[Parameter] = &[PORT, SOURCE_PORT, payload("0"), TTL, WINDOW];
 const SYN: &[Parameter] = &[PORT, SOURCE_PORT, payload("0"), TTL, WINDOW, OPTIONS];
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Flood,
-        what,
-        source,
-        unit: "packets",
-        ip: Ip::Any,
-        spoofs: true,
-        two_sided: false,
-        rate: 10_000.0,
-        parameters,
-        count: |_| 10_000,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Flood,
+    unit: "packets",
+    ip: Ip::Any,
+    spoofs: true,
+    two_sided: false,
+    rate: 10_000.0,
+    count: |_| 10_000,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "syn-flood",
         "connection requests that are never completed, to fill the target's queue of half-open connections",
         "RFC 4987; CVE-1999-0116; hping3(8) -S --flood --rand-source",
         SYN,
         |context| tcp(context, flag::SYN),
     ),
-    entry(
+    COMMON.entry(
         "ack-flood",
         "acknowledgements of connections that do not exist, each of which costs a look-up and an RST",
         "hping3(8) -A --flood --rand-source; RFC 9293 section 3.10.7.1",
         TCP,
         |context| tcp(context, flag::ACK),
     ),
-    entry(
+    COMMON.entry(
         "rst-flood",
         "resets with guessed ports and sequence numbers, to tear down connections blindly",
         "RFC 5961 section 3; CVE-2004-0230; hping3(8) -R --flood",
         TCP,
         |context| tcp(context, flag::RST),
     ),
-    entry(
+    COMMON.entry(
         "fin-flood",
         "ends of connections that do not exist",
         "hping3(8) -F -A --flood; RFC 9293 section 3.10.7.1",
         TCP,
         |context| tcp(context, flag::FIN | flag::ACK),
     ),
-    entry(
+    COMMON.entry(
         "udp-flood",
         "datagrams to one or to random ports, which fill the link or cost an ICMP error each",
         "CVE-1999-0103; hping3(8) --udp --flood --rand-source",
         &[PORT, SOURCE_PORT, payload("512"), TTL],
         udp,
     ),
-    entry(
+    COMMON.entry(
         "icmp-flood",
         "echo requests as fast as they go",
         "ping(8) -f; hping3(8) --icmp --flood; RFC 792, RFC 4443 section 4.1",
         &[ID, payload("56"), TTL],
         icmp,
     ),
-    entry(
+    COMMON.entry(
         "fragment-flood",
         "fragments of packets that never become whole, to fill the target's reassembly queues",
         "CVE-2018-5391 (FragmentSmack); RFC 8900 section 3.7; hping3(8) -x --frag",

@@ -1,39 +1,17 @@
 //! Fragments that do not fit together.
 
 use super::super::SynthError;
-use super::super::catalogue::{Entry, Family, Ip};
+use super::super::catalogue::Entry;
 use super::super::packet::{Patch, flag};
 use super::super::param::Parameter;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made};
+use super::malformed::COMMON;
 use super::packets::{Cutter, packets, random};
 use super::port;
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Malformed,
-        what,
-        source,
-        unit: "packets",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: false,
-        rate: 100.0,
-        parameters,
-        count: |_| 100,
-        make,
-    }
-}
-
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "teardrop",
         "a second fragment that lies inside the first (two packets a unit)",
         "CVE-1999-0015; CVE-1999-0258 (bonk)",
@@ -45,7 +23,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         teardrop,
     ),
-    entry(
+    COMMON.entry(
         "overlapping-fragments",
         "two fragments that disagree about the bytes that both have (two packets a unit)",
         "RFC 1858 section 4; RFC 5722; Ptacek, Newsham: Insertion, Evasion, and Denial of Service, 1998",
@@ -56,14 +34,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         overlapping,
     ),
-    entry(
+    COMMON.entry(
         "tiny-fragments",
         "a SYN whose flags are in the second fragment (two packets a unit)",
         "RFC 1858 section 3; RFC 3128; RFC 7112 for IPv6; nmap(1) -f",
         &[port("80")],
         tiny,
     ),
-    entry(
+    COMMON.entry(
         "ping-of-death",
         "a last fragment that would end beyond the largest packet",
         "CVE-1999-0128; CVE-2013-3183 for IPv6",

@@ -9,40 +9,37 @@ use super::super::script::{CLIENT, Fill, Script};
 use super::super::spec::Context;
 use super::super::stream::{Generator, Unit};
 use super::application::tls;
-use super::{RTT, port, setting};
+use super::{Common, RTT, port, setting};
+
+const COMMON: Common = Common {
+    family: Family::Hosts,
+    unit: "connections",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 2.0,
+    count: |params| params.count("hosts") - 1,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    Entry {
-        name: "beaconing",
-        family: Family::Hosts,
-        what: "a host that asks its command server for work again and again, in almost equal intervals",
-        source: "MITRE ATT&CK T1071.001 and T1029; sleep and jitter as in Cobalt Strike's beacon",
-        unit: "beacons",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate: 1.0 / 60.0,
-        parameters: &[
+    Common { unit: "beacons", rate: 1.0 / 60.0, count: |_| 60, ..COMMON }.entry(
+        "beaconing",
+        "a host that asks its command server for work again and again, in almost equal intervals",
+        "MITRE ATT&CK T1071.001 and T1029; sleep and jitter as in Cobalt Strike's beacon",
+        &[
             port("443"),
             Parameter::count("jitter", "%", (0, 99), "10", "largest delay of a beacon, in parts of the interval"),
             Parameter::of("protocol", Kind::Choice(&["tls", "http"]), "tls", "what it looks like"),
             Parameter::count("answer", "bytes", (0, 100_000), "128", "data that comes back"),
             RTT,
         ],
-        count: |_| 60,
-        make: beaconing,
-    },
-    Entry {
-        name: "lateral-movement",
-        family: Family::Hosts,
-        what: "file sharing sessions from host to host: each host that is reached tries the next ones",
-        source: "MITRE ATT&CK T1021.002; MS-SMB2 section 2.2.3 and 2.2.5",
-        unit: "connections",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate: 2.0,
-        parameters: &[
+        beaconing,
+    ),
+    COMMON.entry(
+        "lateral-movement",
+        "file sharing sessions from host to host: each host that is reached tries the next ones",
+        "MITRE ATT&CK T1021.002; MS-SMB2 section 2.2.3 and 2.2.5",
+        &[
             port("445"),
             Parameter::count(
                 "hosts",
@@ -55,9 +52,8 @@ pub(super) const ENTRIES: &[Entry] = &[
             Parameter::count("payload", "bytes", (0, 1_000_000), "4096", "data that is copied to each"),
             RTT,
         ],
-        count: |params| params.count("hosts") - 1,
-        make: lateral,
-    },
+        lateral,
+    ),
 ];
 
 /// Beacons come late by a random part of the interval.

@@ -15,30 +15,17 @@ use super::super::spec::Context;
 use super::super::stream::{Generator, Made, Unit};
 use super::link::NEIGHBOUR;
 use super::packets::{Ends, packets};
-use super::{RTT, both, port, setting};
+use super::{Common, RTT, both, port, setting};
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Icmp,
-        what,
-        source,
-        unit: "packets",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: false,
-        rate: 100.0,
-        parameters,
-        count: |_| 100,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Icmp,
+    unit: "packets",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: false,
+    rate: 100.0,
+    count: |_| 100,
+};
 
 const DESTINATION: Parameter = Parameter::of(
     "destination",
@@ -48,7 +35,7 @@ const DESTINATION: Parameter = Parameter::of(
 );
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "ttl-expiry",
         "datagrams that end at the first router, which must answer each with ICMP",
         "traceroute(1); RFC 1812 section 5.3.1; hping3(8) -2 -t 1 --flood",
@@ -59,7 +46,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         ttl_expiry,
     ),
-    entry(
+    COMMON.entry(
         "icmp-redirect",
         "a router's word that another router, the attacker, is the better way",
         "RFC 792, RFC 4861 section 8; hping3(8) -C 5 -K 1; redir6 of thc-ipv6; CVE-1999-0265",
@@ -75,7 +62,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         redirect,
     ),
-    entry(
+    COMMON.entry(
         "frag-needed",
         "forged word that packets are too large, to make the target send small ones",
         "RFC 1191 section 4, RFC 8201; RFC 5927 section 7 (blind performance-degrading attack); CVE-2004-1060",
@@ -86,30 +73,24 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         frag_needed,
     ),
-    Entry {
-        two_sided: true,
-        unit: "connections",
-        rate: 10.0,
-        count: |_| 10,
-        ..entry(
-            "pmtu-black-hole",
-            "connections that open and ask, and whose full-size answer never arrives, nor any word why",
-            "RFC 2923 section 2.1; RFC 4821 section 1; retransmission as in RFC 6298 section 5.5",
-            &[
-                port("80"),
-                Parameter::count("retries", "", (0, 15), "5", "how often the answer is sent again"),
-                Parameter::count(
-                    "timeout",
-                    "ms",
-                    (1, 60_000),
-                    "200",
-                    "time before the first retry, which doubles each time",
-                ),
-                RTT,
-            ],
-            black_hole,
-        )
-    },
+    Common { two_sided: true, unit: "connections", rate: 10.0, count: |_| 10, ..COMMON }.entry(
+        "pmtu-black-hole",
+        "connections that open and ask, and whose full-size answer never arrives, nor any word why",
+        "RFC 2923 section 2.1; RFC 4821 section 1; retransmission as in RFC 6298 section 5.5",
+        &[
+            port("80"),
+            Parameter::count("retries", "", (0, 15), "5", "how often the answer is sent again"),
+            Parameter::count(
+                "timeout",
+                "ms",
+                (1, 60_000),
+                "200",
+                "time before the first retry, which doubles each time",
+            ),
+            RTT,
+        ],
+        black_hole,
+    ),
 ];
 
 /// An address that is nobody's: RFC 5737, RFC 3849.

@@ -11,32 +11,18 @@ use super::super::param::{Kind, Parameter};
 use super::super::pool::Address;
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made};
-use super::both;
 use super::packets::{Ends, packets};
+use super::{Common, both};
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    ip: Ip,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Link,
-        what,
-        source,
-        unit: "packets",
-        ip,
-        spoofs: false,
-        two_sided: false,
-        rate: 1.0,
-        parameters,
-        count: |_| 20,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Link,
+    unit: "packets",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: false,
+    rate: 1.0,
+    count: |_| 20,
+};
 
 const GATEWAY: Parameter = Parameter::of(
     "gateway",
@@ -46,11 +32,10 @@ const GATEWAY: Parameter = Parameter::of(
 );
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    Common { ip: Ip::Only4("IPv6 has no ARP; ndp-spoofing is the like of it"), ..COMMON }.entry(
         "arp-spoofing",
         "replies that nobody asked for: the gateway's address is at the attacker's MAC address",
         "arpspoof(8) -t; RFC 826; RFC 5227 section 1.2; MITRE ATT&CK T1557.002",
-        Ip::Only4("IPv6 has no ARP; ndp-spoofing is the like of it"),
         &[
             GATEWAY,
             Parameter::of(
@@ -62,19 +47,17 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         arp,
     ),
-    entry(
+    Common { ip: Ip::Only6("IPv4 has no neighbour discovery; arp-spoofing is the like of it"), ..COMMON }.entry(
         "ndp-spoofing",
         "neighbour advertisements that nobody asked for: the gateway's address is at the attacker's MAC address",
         "parasite6 of thc-ipv6; RFC 4861 section 4.4; RFC 3756 section 4.1.1",
-        Ip::Only6("IPv4 has no neighbour discovery; arp-spoofing is the like of it"),
         &[GATEWAY],
         ndp,
     ),
-    entry(
+    COMMON.entry(
         "vlan-hopping",
         "echo requests with two VLAN tags: the first switch takes the outer one off, the second obeys the inner one",
         "yersinia(8) dot1q, attack 1; IEEE 802.1Q-2018 section 9.6",
-        Ip::Any,
         &[
             Parameter::count("outer", "VLAN", (0, 4_094), "1", "outer tag: the native VLAN of the trunk"),
             Parameter::count("inner", "VLAN", (0, 4_094), "20", "inner tag: the VLAN that is to be reached"),

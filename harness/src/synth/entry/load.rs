@@ -9,44 +9,31 @@ use super::super::script::{CLIENT, SERVER, Script};
 use super::super::spec::Context;
 use super::super::stream::{Generator, Made, Unit};
 use super::packets::packets;
-use super::{RTT, both, port, setting};
+use super::{Common, RTT, both, port, setting};
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    unit: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Load,
-        what,
-        source,
-        unit,
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate: 100.0,
-        parameters,
-        count: |_| 1_000,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Load,
+    unit: "connections",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 100.0,
+    count: |_| 1_000,
+};
 
 const BANDWIDTH: Parameter =
     Parameter::count("bandwidth", "Mbit/s", (1, 400_000), "1000", "speed at which full segments follow each other");
 
 pub(super) const ENTRIES: &[Entry] = &[
-    Entry {
+    Common {
         count: |_| 1,
         rate: 1.0,
-        ..entry(
+        ..COMMON
+    }
+    .entry(
             "large-flow",
             "one TCP transfer in one direction",
             "iperf3(1) -n; curl(1) of a large file",
-            "connections",
             &[
                 port("5201"),
                 Parameter::count("bytes", "bytes", (1, 1_000_000_000_000), "10000000", "payload of the transfer"),
@@ -55,18 +42,19 @@ pub(super) const ENTRIES: &[Entry] = &[
                 RTT,
             ],
             large,
-        )
-    },
-    Entry {
+    ),
+    Common {
         spoofs: true,
         two_sided: false,
         rate: 100_000.0,
         count: |params| params.count("flows"),
-        ..entry(
+        unit: "packets",
+        ..COMMON
+    }
+    .entry(
             "many-flows",
             "packets of a million flows in turn, each five-tuple once before any comes again",
             "RFC 2544 section 12; TRex's `flows` profiles; cache and map exhaustion",
-            "packets",
             &[
                 Parameter::count("flows", "flows", (1, 100_000_000), "1000000", "different five-tuples"),
                 Parameter::of(
@@ -79,13 +67,11 @@ pub(super) const ENTRIES: &[Entry] = &[
                 port("9"),
             ],
             many,
-        )
-    },
-    entry(
+    ),
+    COMMON.entry(
         "mice-elephants",
         "many short transfers and a few long ones, which carry most of the bytes",
         "Guo, Matta: The War between Mice and Elephants, 2001; Benson, Akella, Maltz: Network Traffic Characteristics of Data Centers in the Wild, 2010",
-        "connections",
         &[
             port("80"),
             Parameter::count("elephants", "per mille", (0, 1_000), "10", "share of the long transfers"),

@@ -8,56 +8,44 @@ use super::super::spec::Context;
 use super::super::spoil::spoil;
 use super::super::stream::{Generator, Made};
 use super::packets::{Ends, packets, random};
-use super::{both, port};
+use super::{Common, both, port};
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Malformed,
-        what,
-        source,
-        unit: "packets",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: false,
-        rate: 100.0,
-        parameters,
-        count: |_| 100,
-        make,
-    }
-}
+pub(super) const COMMON: Common = Common {
+    family: Family::Malformed,
+    unit: "packets",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: false,
+    rate: 100.0,
+    count: |_| 100,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "land",
         "a SYN whose source is its own target, address and port",
         "CVE-1999-0016; hping3(8) -S -a TARGET -s PORT -p PORT",
         &[port("80")],
         land,
     ),
-    Entry {
+    Common {
         ip: Ip::Only4("the header of IPv6 has a fixed length; ipv6-extension-chain is about what follows it"),
-        ..entry(
-            "bad-ihl",
-            "a header length that is less than a header, or more than the packet",
-            "RFC 791 section 3.1; isic(1) -I",
-            &[Parameter::count(
-                "ihl",
-                "words of 32 bits",
-                (0, 15),
-                "4",
-                "header length that the packet says; 5 would be right",
-            )],
-            bad_ihl,
-        )
-    },
-    entry(
+        ..COMMON
+    }
+    .entry(
+        "bad-ihl",
+        "a header length that is less than a header, or more than the packet",
+        "RFC 791 section 3.1; isic(1) -I",
+        &[Parameter::count(
+            "ihl",
+            "words of 32 bits",
+            (0, 15),
+            "4",
+            "header length that the packet says; 5 would be right",
+        )],
+        bad_ihl,
+    ),
+    COMMON.entry(
         "bad-length",
         "a length in IP or UDP that is not that of the packet",
         "RFC 791 section 3.1, RFC 8200 section 3, RFC 768; isic(1), udpsic(1)",
@@ -68,7 +56,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         bad_length,
     ),
-    entry(
+    COMMON.entry(
         "bad-offset",
         "a TCP data offset that is less than a header, or more than the segment",
         "RFC 9293 section 3.1; tcpsic(1)",
@@ -81,7 +69,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         )],
         bad_offset,
     ),
-    entry(
+    COMMON.entry(
         "bad-flags",
         "combinations of TCP flags that mean nothing",
         "RFC 9293 section 3.10.7; Handley, Paxson, Kreibich: Network Intrusion Detection, 2001",
@@ -96,7 +84,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         bad_flags,
     ),
-    entry(
+    COMMON.entry(
         "bad-checksum",
         "a checksum that is wrong: the packet is to be dropped without a word",
         "RFC 1071; RFC 9293 section 3.1, RFC 768, RFC 791; hping3(8) -b",
@@ -106,32 +94,29 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         bad_checksum,
     ),
-    Entry {
-        ip: Ip::Only6("IPv4 has no extension headers"),
-        ..entry(
-            "ipv6-extension-chain",
-            "extension headers one behind the other before the transport",
-            "RFC 8200 section 4; RFC 8504 section 5.3; RFC 7045; RFC 9098",
-            &[
-                port("80"),
-                Parameter::count("headers", "", (1, 100), "8", "how many headers"),
-                Parameter::of(
-                    "kind",
-                    Kind::Choice(&["destination", "hop-by-hop", "mixed"]),
-                    "destination",
-                    "destination options; hop-by-hop options, which may stand first alone; or both with routing headers",
-                ),
-                Parameter::count(
-                    "padding",
-                    "bytes",
-                    (4, 244),
-                    "4",
-                    "PadN option of each header, made up to a multiple of 8",
-                ),
-            ],
-            extension_chain,
-        )
-    },
+    Common { ip: Ip::Only6("IPv4 has no extension headers"), ..COMMON }.entry(
+        "ipv6-extension-chain",
+        "extension headers one behind the other before the transport",
+        "RFC 8200 section 4; RFC 8504 section 5.3; RFC 7045; RFC 9098",
+        &[
+            port("80"),
+            Parameter::count("headers", "", (1, 100), "8", "how many headers"),
+            Parameter::of(
+                "kind",
+                Kind::Choice(&["destination", "hop-by-hop", "mixed"]),
+                "destination",
+                "destination options; hop-by-hop options, which may stand first alone; or both with routing headers",
+            ),
+            Parameter::count(
+                "padding",
+                "bytes",
+                (4, 244),
+                "4",
+                "PadN option of each header, made up to a multiple of 8",
+            ),
+        ],
+        extension_chain,
+    ),
 ];
 
 fn tcp_templates(context: &Context<'_>, payload: &[u8]) -> [Template; 2] {

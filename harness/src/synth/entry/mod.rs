@@ -14,11 +14,13 @@ mod packets;
 mod scan;
 mod slow;
 
-use super::catalogue::Entry;
+use super::SynthError;
+use super::catalogue::{Entry, Family, Ip};
 use super::conversation::Setting;
 use super::packet::{Template, Transport};
-use super::param::Parameter;
+use super::param::{Parameter, Params};
 use super::spec::Context;
+use super::stream::Generator;
 
 /// All entries, in the order of the list.
 pub(super) static ALL: [&[Entry]; 12] = [
@@ -35,6 +37,33 @@ pub(super) static ALL: [&[Entry]; 12] = [
     load::ENTRIES,
     application::ENTRIES,
 ];
+
+/// What the entries of a family have in common, but for those that say otherwise. As in [`Entry`].
+#[derive(Clone, Copy)]
+struct Common {
+    family: Family,
+    unit: &'static str,
+    ip: Ip,
+    spoofs: bool,
+    two_sided: bool,
+    rate: f64,
+    count: fn(&Params) -> u64,
+}
+
+impl Common {
+    /// An entry with its name, what it imitates, by which source, its parameters, and what makes it.
+    const fn entry(
+        self,
+        name: &'static str,
+        what: &'static str,
+        source: &'static str,
+        parameters: &'static [Parameter],
+        make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
+    ) -> Entry {
+        let Self { family, unit, ip, spoofs, two_sided, rate, count } = self;
+        Entry { name, family, what, source, unit, ip, spoofs, two_sided, rate, parameters, count, make }
+    }
+}
 
 /// Round trip time of conversations.
 const RTT: Parameter = Parameter::count("rtt", "us", (0, 60_000_000), "200", "round trip time between the two ends");

@@ -8,7 +8,7 @@ use super::super::param::{Kind, Parameter, Params};
 use super::super::script::{CLIENT, Options, SERVER, Script, Segment};
 use super::super::spec::Context;
 use super::super::stream::{Generator, Unit};
-use super::{RTT, setting};
+use super::{Common, RTT, setting};
 
 const fn ports(default: &'static str) -> Parameter {
     Parameter::of("ports", Kind::Ports, default, "ports that are probed, of each target")
@@ -26,87 +26,66 @@ const ORDER: Parameter = Parameter::of(
 
 const TCP: &[Parameter] = &[ports("1-1000"), open("22,80,443"), FILTERED, ORDER, RTT];
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    rate: f64,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Scan,
-        what,
-        source,
-        unit: "probes",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate,
-        parameters,
-        count: |params: &Params| params.ports("ports").len() as u64,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Scan,
+    unit: "probes",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 1_000.0,
+    count: |params: &Params| params.ports("ports").len() as u64,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "syn-scan",
         "half-open scan: a SYN to each port, an RST after a SYN-ACK",
         "nmap(1) -sS; CAPEC-287",
-        1_000.0,
         TCP,
         |context| scan(context, &Probe::SYN),
     ),
-    entry(
+    COMMON.entry(
         "connect-scan",
         "a whole TCP connection to each port, ended by an RST as soon as it is open",
         "nmap(1) -sT; CAPEC-301",
-        1_000.0,
         TCP,
         |context| scan(context, &Probe { connect: true, ..Probe::SYN }),
     ),
-    entry(
+    COMMON.entry(
         "fin-scan",
         "a FIN without connection to each port: closed ones answer with RST, open ones not at all",
         "nmap(1) -sF; RFC 9293 section 3.10.7.1; CAPEC-302",
-        1_000.0,
         TCP,
         |context| scan(context, &Probe::flags(flag::FIN)),
     ),
-    entry("null-scan", "a segment without any flag to each port", "nmap(1) -sN; CAPEC-304", 1_000.0, TCP, |context| {
+    COMMON.entry("null-scan", "a segment without any flag to each port", "nmap(1) -sN; CAPEC-304", TCP, |context| {
         scan(context, &Probe::flags(0))
     }),
-    entry(
+    COMMON.entry(
         "xmas-scan",
         "a segment with FIN, PSH and URG to each port",
         "nmap(1) -sX; CAPEC-303",
-        1_000.0,
         TCP,
         |context| scan(context, &Probe::flags(flag::FIN | flag::PSH | flag::URG)),
     ),
-    entry(
+    COMMON.entry(
         "udp-scan",
         "an empty datagram to each port: closed ones are told by ICMP, open ones answer or keep silent",
         "nmap(1) -sU; CAPEC-308",
-        1_000.0,
         &[ports("1-1000"), open("53,123"), FILTERED, ORDER, RTT],
         udp,
     ),
-    entry(
+    Common { rate: 1.0 / 15.0, ..COMMON }.entry(
         "slow-scan",
         "a SYN scan so slow that rates over minutes do not show it",
         "nmap(1) -sS -T1: a probe every 15 s",
-        1.0 / 15.0,
         &[ports("1-100"), open("22,80"), FILTERED, ORDER, RTT],
         |context| scan(context, &Probe::SYN),
     ),
-    entry(
+    Common { rate: 5_000.0, ..COMMON }.entry(
         "vertical-sweep",
         "all ports of one host after another",
         "nmap(1) -sS -r -p-; Staniford, Hoagland, McAlerney: Practical Automated Detection of Stealthy Portscans, 2002",
-        5_000.0,
         &[
             ports("1-65535"),
             open("22,80,443"),
@@ -116,13 +95,15 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         |context| scan(context, &Probe::SYN),
     ),
-    Entry {
+    Common {
         count: |params| params.count("hosts") * params.ports("ports").len() as u64,
-        ..entry(
+        rate: 5_000.0,
+        ..COMMON
+    }
+    .entry(
             "horizontal-sweep",
             "one port or a few of many hosts",
             "zmap(1); masscan(8); Staniford, Hoagland, McAlerney: Practical Automated Detection of Stealthy Portscans, 2002",
-            5_000.0,
             &[
                 Parameter::count(
                     "hosts",
@@ -137,8 +118,7 @@ pub(super) const ENTRIES: &[Entry] = &[
                 RTT,
             ],
             sweep,
-        )
-    },
+    ),
 ];
 
 /// What is sent first.

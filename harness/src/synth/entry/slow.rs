@@ -8,33 +8,20 @@ use super::super::param::Parameter;
 use super::super::script::{CLIENT, Options, SERVER, Script, Segment};
 use super::super::spec::Context;
 use super::super::stream::Generator;
-use super::{RTT, port, setting};
+use super::{Common, RTT, port, setting};
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::SlowRate,
-        what,
-        source,
-        unit: "connections",
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate: 50.0,
-        parameters,
-        count: |_| 200,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::SlowRate,
+    unit: "connections",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 50.0,
+    count: |_| 200,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "slowloris",
         "HTTP requests whose header never ends: another line now and then",
         "slowhttptest(1) -H; CVE-2007-6750",
@@ -46,7 +33,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         slowloris,
     ),
-    entry(
+    COMMON.entry(
         "slow-read",
         "a response that is fetched through a tiny window, most of the time closed",
         "slowhttptest(1) -X; CVE-2008-4609; RFC 9293 section 3.8.6.1 (zero-window probes)",

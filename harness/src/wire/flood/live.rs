@@ -1,11 +1,10 @@
-//! Sending by the kernel's live frames: all from memory, or one half while the other is filled.
+//! Sending by the kernel's live frames what fits into the arena.
 
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::stream::Pipe;
 use super::traffic::Traffic;
-use super::{End, Flood, wait_for};
+use super::{Flood, pinned, wait_for};
 use crate::wire::WireError;
 use crate::wire::engine::{Engine, largest_live_frame};
 use crate::wire::place::Place;
@@ -28,18 +27,33 @@ impl Flood<'_, '_> {
         let sender = replayer.sender(self.place, largest)?;
         let arena = replayer.arena()?;
         let mut whole = arena.whole();
-        if !fill(&arena, &mut whole, traffic, largest, None)? {
+        let end = self.end;
+        if !fill(&arena, &mut whole, traffic, largest, &|| end.interrupted())? {
             traffic.start_over()?;
-            self.streamed = true;
-            return self.stream(sender, &arena, replayer.meters()?, traffic, largest);
+            self.end.start = Instant::now();
+            let pipe = Pipe {
+                sender,
+                arena: &arena,
+                meters: replayer.meters()?,
+                first_meter: 0,
+                place: self.place,
+                deadline: self.options.deadline,
+                largest,
+                end: self.end,
+                sent: self.sent,
+            };
+            let streamed = pipe.stream(traffic, self.progress)?;
+            self.waited = Some(streamed.waited);
+            return Ok(streamed.account);
         }
+        let _pinned = pinned()?;
         self.end.start = Instant::now();
         let frames = whole.filled().len() as u64;
         if frames == 0 {
             return Ok(Account::default());
         }
         sender.select(whole.filled());
-        let mut sending = Sending::new(&sender, &self.meters, self.place, self.options.deadline);
+        let mut sending = Sending::new(&sender, &self.meters, 0, self.place, self.options.deadline);
         let mut left = frames.saturating_mul(self.end.times());
         while left > 0 && !self.end.is_over() {
             left -= sending.send(left)?;
@@ -47,87 +61,15 @@ impl Flood<'_, '_> {
         }
         Ok(sender.account())
     }
-
-    /// Fills one half of the arena while the other is sent, on a thread of its own.
-    fn stream(
-        &mut self,
-        sender: Sender,
-        arena: &Arena,
-        meters: Meters,
-        traffic: &mut Traffic<'_>,
-        largest: usize,
-    ) -> Result<Account, WireError> {
-        let (end, place, deadline, sent) = (self.end, self.place, self.options.deadline, self.sent);
-        let (full, to_send) = mpsc::sync_channel::<Part>(1);
-        let (empty, to_fill) = mpsc::channel::<Part>();
-        for half in arena.halves() {
-            // The receiver is here: it cannot be gone.
-            let _ = empty.send(half);
-        }
-        self.end.start = Instant::now();
-        std::thread::scope(|scope| {
-            let sending = scope.spawn(move || -> Result<Account, WireError> {
-                let end = End { start: Instant::now(), ..end };
-                let mut sending = Sending::new(&sender, &meters, place, deadline);
-                while let Ok(part) = to_send.recv() {
-                    sender.select(part.filled());
-                    let mut left = part.filled().len() as u64;
-                    while left > 0 && !end.is_over() {
-                        left -= sending.send(left)?;
-                        sent.store(sending.sent, Ordering::Relaxed);
-                    }
-                    if end.is_over() {
-                        break;
-                    }
-                    // Nobody wants it back at the end, when other parts may still wait to be sent.
-                    let _ = empty.send(part);
-                }
-                Ok(sender.account())
-            });
-            let filled = self.fill_halves(arena, traffic, largest, &full, &to_fill);
-            // Without the channel the other thread ends, when it has sent what it was given.
-            drop((full, to_fill));
-            let account = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            filled.map(|()| account)
-        })
-    }
-
-    fn fill_halves(
-        &mut self,
-        arena: &Arena,
-        traffic: &mut Traffic<'_>,
-        largest: usize,
-        full: &mpsc::SyncSender<Part>,
-        to_fill: &mpsc::Receiver<Part>,
-    ) -> Result<(), WireError> {
-        for _ in 0..self.end.times() {
-            loop {
-                // An end of the other thread is told by its result.
-                let Ok(part) = to_fill.recv() else { return Ok(()) };
-                let mut part = part.emptied();
-                let all = fill(arena, &mut part, traffic, largest, Some(self.end))?;
-                if full.send(part).is_err() || self.end.is_over() {
-                    return Ok(());
-                }
-                (self.progress)(self.sent.load(Ordering::Relaxed))?;
-                if all {
-                    break;
-                }
-            }
-            traffic.rewind()?;
-        }
-        Ok(())
-    }
 }
 
-/// Adds the next frames of the source to a part of the arena; says whether the source is at its end. With `end`, that
-/// ends it early.
-fn fill(
+/// Adds the next frames of the source to a part of the arena; says whether the source is at its end. `is_over` ends it early.
+pub(super) fn fill(
     arena: &Arena,
     part: &mut Part,
     traffic: &mut Traffic<'_>,
     largest: usize,
-    end: Option<End<'_>>,
+    is_over: &dyn Fn() -> bool,
 ) -> Result<bool, WireError> {
     while let Some((side, frame)) = traffic.next()? {
         let len = frame.data.len();
@@ -139,7 +81,7 @@ fn fill(
             traffic.keep();
             return Ok(false);
         }
-        if part.filled().len().is_multiple_of(1024) && end.is_some_and(|end| end.is_over()) {
+        if part.filled().len().is_multiple_of(1024) && is_over() {
             return Ok(false);
         }
     }
@@ -147,21 +89,29 @@ fn fill(
 }
 
 /// Calls into the kernel, the first of them a short one whose frames must arrive.
-struct Sending<'a> {
+pub(super) struct Sending<'a> {
     sender: &'a Sender,
     meters: &'a Meters,
+    /// Number of the meter where the client's frames arrive; the server's is the next.
+    first_meter: usize,
     place: &'a Place,
     deadline: Duration,
-    sent: u64,
+    pub(super) sent: u64,
 }
 
 impl<'a> Sending<'a> {
-    fn new(sender: &'a Sender, meters: &'a Meters, place: &'a Place, deadline: Duration) -> Self {
-        Self { sender, meters, place, deadline, sent: 0 }
+    pub(super) fn new(
+        sender: &'a Sender,
+        meters: &'a Meters,
+        first_meter: usize,
+        place: &'a Place,
+        deadline: Duration,
+    ) -> Self {
+        Self { sender, meters, first_meter, place, deadline, sent: 0 }
     }
 
     /// Sends the next frames, at most `most` of them, and returns how many.
-    fn send(&mut self, most: u64) -> Result<u64, WireError> {
+    pub(super) fn send(&mut self, most: u64) -> Result<u64, WireError> {
         let is_first = self.sent == 0;
         let count = most.min(if is_first { PROOF } else { CALL });
         self.sender.send(u32::try_from(count).unwrap_or(u32::MAX))?;
@@ -176,7 +126,7 @@ impl<'a> Sending<'a> {
     fn prove(&self) -> Result<(), WireError> {
         let account = self.sender.account();
         for (side, link) in self.place.links() {
-            let seen = || self.meters.frames(side);
+            let seen = || self.meters.frames(self.first_meter + side);
             if account.frames[side] > 0 && !wait_for(&seen, 1, self.deadline) {
                 return Err(WireError::Vanished {
                     interface: format!("{} of host {}", link.dut.name, link.dut.host),

@@ -6,16 +6,17 @@
 //! the far ends. Programs under test are attached as for a replay, between these meters.
 //!
 //! On each link frames go out in the order of the source; what goes out on the two sides is not held together. A source
-//! that fits into memory is put there once and sent again and again; of a larger one, one half is sent while the other
-//! is filled.
+//! that fits into memory is put there once and sent again and again; of a larger one, parts are sent while others are
+//! filled.
 //!
 //! - `traffic`: the source's frames as they are sent.
 //! - `meters`: programs that count, at both ends.
-//! - `live`: sending by the kernel; `sockets`: by packet sockets.
+//! - `live`: sending by the kernel, `stream`: of more than fits into memory; `sockets`: by packet sockets.
 
 mod live;
 mod meters;
 mod sockets;
+mod stream;
 mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +24,8 @@ use std::time::{Duration, Instant};
 
 use bpflab_programs::replayer::FAR;
 
-use self::traffic::Traffic;
+pub(super) use self::stream::Pipe;
+pub(super) use self::traffic::Traffic;
 use super::attach::{Attachments, XdpMode};
 use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
 use super::impaired::{self, Impaired};
@@ -95,6 +97,9 @@ pub struct FloodOutcome {
     pub sides: [SideCount; 2],
     /// From the first frame until the device under test had seen the last.
     pub elapsed: Duration,
+    /// How long of that nothing was sent because the source had not given the next frames yet; nothing where all frames were
+    /// in memory before, or packet sockets sent.
+    pub waited: Option<Duration>,
     /// Frames of the server's side that were not sent, because the topology has no such side; once through the source.
     pub withheld: u64,
     /// Whether it was stopped from outside.
@@ -155,12 +160,10 @@ pub fn flood(
     let mut replayer = Replayer::load(room, Metering::default())?;
     let _attached = meters::attach(&mut replayer, &place, attachments)?;
     disable_gro(network, &place)?;
-    let _pinned = Pinned::here()
-        .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
     let meters = replayer.meters()?;
     let end = End { stop, repeat: options.repeat, start: Instant::now() };
     let sent = AtomicU64::new(0);
-    let mut flood = Flood { place: &place, meters, options, end, progress: on_progress, sent: &sent, streamed: false };
+    let mut flood = Flood { place: &place, meters, options, end, progress: on_progress, sent: &sent, waited: None };
     let mut traffic = Traffic::new(source, &place);
     let account = match engine.engine {
         Engine::LiveFrames => flood.by_live_frames(&mut replayer, &mut traffic)?,
@@ -169,12 +172,18 @@ pub fn flood(
     flood.finish(engine, account, traffic.withheld, &impaired)
 }
 
+/// Keeps the calling thread, which sends, on one CPU.
+fn pinned() -> Result<Pinned, WireError> {
+    Pinned::here()
+        .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })
+}
+
 /// When sending is over.
 #[derive(Clone, Copy)]
-struct End<'a> {
-    stop: &'a AtomicBool,
-    repeat: Repeat,
-    start: Instant,
+pub(super) struct End<'a> {
+    pub(super) stop: &'a AtomicBool,
+    pub(super) repeat: Repeat,
+    pub(super) start: Instant,
 }
 
 impl End<'_> {
@@ -205,7 +214,8 @@ struct Flood<'a, 'b> {
     progress: &'a mut OnProgress<'b>,
     /// Frames sent, for progress.
     sent: &'a AtomicU64,
-    streamed: bool,
+    /// How long sending waited for frames, if not all were in memory before.
+    waited: Option<Duration>,
 }
 
 impl Flood<'_, '_> {
@@ -253,9 +263,10 @@ impl Flood<'_, '_> {
         };
         Ok(FloodOutcome {
             engine,
-            streamed: self.streamed,
+            streamed: self.waited.is_some(),
             sides: [side(0), side(1)],
             elapsed,
+            waited: self.waited,
             withheld,
             interrupted: self.end.interrupted(),
         })

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Flood;
 use super::traffic::Traffic;
+use super::{Flood, pinned};
 use crate::sys::SEND_BATCH;
 use crate::wire::WireError;
 use crate::wire::inject::{Injector, Outgoing, Receiver, Went};
@@ -46,6 +46,7 @@ impl Batch {
 impl Flood<'_, '_> {
     /// Sends the source by packet sockets.
     pub(super) fn by_sockets(&mut self, traffic: &mut Traffic<'_>) -> Result<Account, WireError> {
+        let _pinned = pinned()?;
         let stop = self.end.stop;
         let mut injector = Injector::open(self.place, self.options.deadline, stop)?;
         self.end.start = Instant::now();

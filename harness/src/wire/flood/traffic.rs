@@ -6,7 +6,7 @@ use crate::wire::place::{Link, Place, readdress};
 use crate::wire::source::Source;
 
 /// A source, and the links that its frames enter.
-pub(super) struct Traffic<'a> {
+pub(in crate::wire) struct Traffic<'a> {
     source: &'a mut dyn Source,
     place: &'a Place,
     frame: Frame,
@@ -20,7 +20,7 @@ pub(super) struct Traffic<'a> {
 }
 
 impl<'a> Traffic<'a> {
-    pub(super) fn new(source: &'a mut dyn Source, place: &'a Place) -> Self {
+    pub(in crate::wire) fn new(source: &'a mut dyn Source, place: &'a Place) -> Self {
         Self { source, place, frame: Frame::default(), side: 0, kept: false, withheld: 0, again: false }
     }
 

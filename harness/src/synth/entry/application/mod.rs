@@ -10,7 +10,7 @@ use super::super::param::{Kind, Parameter};
 use super::super::script::{CLIENT, Script};
 use super::super::spec::Context;
 use super::super::stream::Generator;
-use super::{RTT, dns, port, setting};
+use super::{Common, RTT, dns, port, setting};
 
 const fn requests(meaning: &'static str) -> Parameter {
     Parameter::count("requests", "", (1, 10_000), "1", meaning)
@@ -19,36 +19,21 @@ const THINK: Parameter =
     Parameter::count("think", "us", (0, 60_000_000), "500", "time that the server takes to answer");
 const NAME: Parameter = Parameter::of("name", Kind::Name { max: 200 }, "www.example.com", "name of the server");
 
-const fn entry(
-    name: &'static str,
-    what: &'static str,
-    source: &'static str,
-    unit: &'static str,
-    parameters: &'static [Parameter],
-    make: fn(&Context<'_>) -> Result<Box<dyn Generator>, SynthError>,
-) -> Entry {
-    Entry {
-        name,
-        family: Family::Application,
-        what,
-        source,
-        unit,
-        ip: Ip::Any,
-        spoofs: false,
-        two_sided: true,
-        rate: 100.0,
-        parameters,
-        count: |_| 100,
-        make,
-    }
-}
+const COMMON: Common = Common {
+    family: Family::Application,
+    unit: "connections",
+    ip: Ip::Any,
+    spoofs: false,
+    two_sided: true,
+    rate: 100.0,
+    count: |_| 100,
+};
 
 pub(super) const ENTRIES: &[Entry] = &[
-    entry(
+    COMMON.entry(
         "http-transactions",
         "GET requests and their answers on a connection each",
         "RFC 9112; curl(1)",
-        "connections",
         &[
             port("80"),
             requests("requests on each connection, which is kept alive"),
@@ -59,11 +44,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         http,
     ),
-    entry(
+    Common { unit: "queries", ..COMMON }.entry(
         "dns-transactions",
         "queries for addresses and their answers",
         "RFC 1035, RFC 3596; dig(1)",
-        "queries",
         &[
             port("53"),
             NAME,
@@ -72,11 +56,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         queries,
     ),
-    entry(
+    COMMON.entry(
         "tls-hello",
         "TLS 1.3 handshakes with a server name, and some encrypted data",
         "RFC 8446 section 4.1.2 and 4.1.3, RFC 6066 section 3; openssl-s_client(1)",
-        "connections",
         &[
             port("443"),
             NAME,
@@ -86,11 +69,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         hello,
     ),
-    entry(
+    COMMON.entry(
         "mqtt-transactions",
         "a client that connects to a broker, publishes and disconnects",
         "MQTT 3.1.1 section 3.1 to 3.4 and 3.14 (OASIS); mosquitto_pub(1) -q 1",
-        "connections",
         &[
             port("1883"),
             requests("messages that are published on each connection"),
@@ -100,11 +82,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         mqtt,
     ),
-    entry(
+    Common { unit: "requests", ..COMMON }.entry(
         "coap-transactions",
         "confirmable GET requests with piggybacked answers",
         "RFC 7252 section 3 and 5.2.1; coap-client(5)",
-        "requests",
         &[
             port("5683"),
             Parameter::count("payload", "bytes", (0, 1_000), "16", "length of the content of an answer"),
@@ -112,11 +93,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         coap,
     ),
-    entry(
+    COMMON.entry(
         "modbus-transactions",
         "reads of holding registers over Modbus/TCP",
         "MODBUS Application Protocol V1.1b3 section 6.3; MODBUS Messaging on TCP/IP V1.0b section 3.1.3",
-        "connections",
         &[
             port("502"),
             requests("reads on each connection"),
@@ -127,11 +107,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         modbus,
     ),
-    entry(
+    COMMON.entry(
         "redis-transactions",
         "SET and GET of a key on a connection each",
         "Redis serialization protocol (RESP2); redis-benchmark(1)",
-        "connections",
         &[
             port("6379"),
             requests("pairs of SET and GET on each connection"),
@@ -141,11 +120,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         redis,
     ),
-    entry(
+    COMMON.entry(
         "postgresql-transactions",
         "a session: start-up without a password, simple queries with one row each, end",
         "PostgreSQL documentation, chapter Frontend/Backend Protocol (version 3.0); pgbench(1) -S",
-        "connections",
         &[port("5432"), requests("queries of each session"), THINK, RTT],
         postgresql,
     ),
