@@ -1,18 +1,17 @@
 //! Live replay: many recorded connections against the kernel's own sockets.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use bpflab::capture::{self, Frame, Writer};
+use bpflab::capture;
 use bpflab::live::{Dut, LiveOptions};
 use bpflab::object::Clock;
 use bpflab::run::{self, Plan};
 use bpflab::scenario::Mode;
 use bpflab::scenario::spec::Programs;
-use bpflab::synth::Spec;
+use bpflab::synth::{self, Hosts, Spec};
 use bpflab::topology::TopologyChoice;
 use bpflab::wire::{EngineChoice, Speed};
 
@@ -64,42 +63,10 @@ pub fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A capture of so many connections, no two of which have the same ends.
+/// A capture of so many connections.
 fn transactions(folder: &Path) -> Result<(PathBuf, u64), Box<dyn Error>> {
     let path = folder.join("transactions.pcapng");
-    // A few more than needed, since the catalogue takes ports at random.
-    let spec = Spec { count: Some(CONNECTIONS * 3 / 2), rate: Some(A_SECOND), ..Spec::new("http-transactions") };
-    let mut stream = spec.frames()?;
-    let mut kept: Vec<Frame> = Vec::new();
-    let mut begun: BTreeSet<(u16, u32)> = BTreeSet::new();
-    let mut ports: BTreeSet<u16> = BTreeSet::new();
-    let mut frame = Frame::default();
-    while stream.next_into(&mut frame) {
-        let Some([port, number]) = client(&frame.data) else { continue };
-        let port = u16::try_from(port)?;
-        let (is_syn, seq) = (frame.data.get(47) == Some(&2), number);
-        if is_syn && begun.len() < usize::try_from(CONNECTIONS)? && ports.insert(port) {
-            begun.insert((port, seq));
-        } else if is_syn {
-            // Another connection of the same port, or one too many: none of its packets is kept.
-            continue;
-        }
-        if ports.contains(&port) {
-            kept.push(frame.clone());
-        }
-    }
-    let mut writer = Writer::create(&path)?;
-    for frame in &kept {
-        writer.write(frame.time_ns, &frame.data, frame.wire_len)?;
-    }
-    writer.finish()?;
-    Ok((path, kept.len() as u64))
-}
-
-/// Port of the client and sequence number of an IPv4 TCP segment without options in its IP header.
-fn client(frame: &[u8]) -> Option<[u32; 2]> {
-    let [source, target] =
-        [frame.get(34..36)?, frame.get(36..38)?].map(|port| u32::from(port[0]) << 8 | u32::from(port[1]));
-    let number = u32::from_be_bytes(frame.get(38..42)?.try_into().ok()?);
-    Some([if source > target { source } else { target }, number])
+    let spec = Spec { count: Some(CONNECTIONS), rate: Some(A_SECOND), ..Spec::new("http-transactions") };
+    let written = synth::write(&[spec], &Hosts::default(), None, &path, &mut |_| true)?;
+    Ok((path, written.frames))
 }
