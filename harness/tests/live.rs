@@ -32,6 +32,7 @@ fn try_play(capture: &Path, live: LiveOptions) -> Result<Live, run::RunError> {
         clock: Clock::Kernel,
         live,
         artefacts: None,
+        record: None,
     };
     let document = run::run(&plan, &AtomicBool::new(false), &mut |_| ())?;
     Ok(document.observation.live.expect("live mode ran"))

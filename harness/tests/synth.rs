@@ -34,6 +34,7 @@ fn play(capture: &Path) -> Document {
         clock: Clock::Capture,
         live: LiveOptions::default(),
         artefacts: None,
+        record: None,
     };
     run::run(&plan, &AtomicBool::new(false), &mut |_| ()).expect("run")
 }

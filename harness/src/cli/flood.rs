@@ -117,6 +117,7 @@ fn plan(args: &FloodArgs) -> Result<Plan, Failure> {
         live: crate::live::LiveOptions::default(),
         clock: Clock::Kernel,
         artefacts: None,
+        record: None,
     })
 }
 

@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
             ));
         }
         let index = far.ifindex(&played.interface)?;
-        let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::packet_sender(index)?)));
+        let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::queued_packet_sender(index)?)));
         let (wire, sender) = open.map_err(LiveError::system("open packet sockets at the played end"))?;
         let epoll = Epoll::new().map_err(LiveError::system("wait for sockets"))?;
         epoll.add(wire.as_fd(), WIRE).map_err(LiveError::system("wait for packets"))?;

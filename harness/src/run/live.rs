@@ -8,6 +8,7 @@ use super::{Plan, RunError, Step};
 use crate::capture::Frame;
 use crate::live::{self, Script};
 use crate::observation::Observation;
+use crate::recorder::Recording;
 use crate::report::Document;
 use crate::suite::{Observer, Watch};
 use crate::topology::{Network, Prefix, Role, RouteSpec, Topology, presets};
@@ -19,7 +20,7 @@ pub(super) fn run(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
     document: &mut Document,
-) -> Result<(), RunError> {
+) -> Result<Option<Recording>, RunError> {
     let mut frames: Vec<Frame> = Vec::new();
     let mut frame = Frame::default();
     while offered.next_into(&mut frame)? {
@@ -35,14 +36,16 @@ pub(super) fn run(
         let mut at = |done| progress.at(Step::Flows { done, of });
         live::play::<RunError>(network, &script, &plan.live, stop, &mut at)
     };
-    let seen = stage::play(&topology, Watch::AllBut(played.as_deref()), analyzers, step, act)?;
+    let record = plan.record.is_some();
+    let watch = Watch::AllBut(played.as_deref());
+    let (seen, recording) = stage::play(&topology, watch, analyzers, record, step, act)?;
     let dut = plan.live.dut.text();
     document.engine = format!("packet sockets as the recorded {}, real sockets as the {dut}", other(dut));
     for (kind, count) in script.others() {
         document.notes.push(format!("{count} packets are not played: {kind}"));
     }
     document.observation = Observation { live: Some(seen), ..Observation::default() };
-    Ok(())
+    Ok(recording)
 }
 
 fn other(dut: &str) -> &'static str {

@@ -8,6 +8,7 @@ mod flood;
 mod live;
 mod load;
 mod lockstep;
+mod recording;
 mod stage;
 mod tee;
 mod wire;
@@ -21,6 +22,7 @@ use crate::kernel::{self, probe};
 use crate::live::LiveOptions;
 use crate::object::Clock;
 use crate::pool::{Key, Pool};
+use crate::recorder::Target;
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite::{self, Observer};
@@ -56,6 +58,9 @@ pub struct Plan {
     pub live: LiveOptions,
     /// Where the frames as offered and as received are kept.
     pub artefacts: Option<PathBuf>,
+    /// Where what passes the links of the device under test is recorded, in lockstep mode what is offered to the
+    /// programs, with what was seen as comments; see [`crate::recorder`].
+    pub record: Option<PathBuf>,
 }
 
 /// What a run is doing.
@@ -124,6 +129,7 @@ pub fn run_with(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
 ) -> Result<Document, RunError> {
+    let target = plan.record.as_deref().map(Target::open).transpose()?;
     step(Step::Survey { file: &plan.capture });
     let survey = Survey::of(&plan.capture, &plan.options)?;
     let (mode, reason) = choose(plan.mode)?;
@@ -147,13 +153,14 @@ pub fn run_with(
     };
     let frames = Frames::open(&plan.capture, &plan.options, &survey)?;
     let mut offered = Tee::new(frames, plan.artefacts.as_deref())?;
-    match mode {
+    let recorded = match mode {
         Mode::Lockstep => lockstep::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Wire => wire::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Live => live::run(plan, &mut analyzers, &mut offered, stop, step, &mut document)?,
-    }
+    };
     offered.finish()?;
     collect(pool, keys, analyzers, offered.first_ns.unwrap_or_default(), step, &mut document)?;
+    recording::write(target, recorded, &mut document)?;
     Ok(document)
 }
 

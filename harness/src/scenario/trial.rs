@@ -69,7 +69,7 @@ pub struct Trial {
     pub mode: Mode,
     /// Whether it is counted which code of objects under test is reached.
     pub coverage: bool,
-    /// Where a live trial's traffic is recorded.
+    /// Where the traffic is recorded.
     pub record: Option<PathBuf>,
 }
 
@@ -289,6 +289,7 @@ impl Trial {
             clock: traffic.clock.unwrap_or(Clock::Capture),
             live: traffic.live,
             artefacts: Some(artefacts.to_owned()),
+            record: self.record.clone(),
         })
     }
 

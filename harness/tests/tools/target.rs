@@ -180,6 +180,7 @@ fn observe_conversations(spec: &Spec) -> Observation {
         engine: bpflab::wire::EngineChoice::Auto,
         live: bpflab::live::LiveOptions::default(),
         artefacts: None,
+        record: None,
     };
     bpflab::run::run(&plan, &AtomicBool::new(false), &mut |_| ()).unwrap().observation
 }
