@@ -44,6 +44,9 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     }
     let order: Vec<(String, Mode)> = trials.iter().map(|trial| (trial.found.name.clone(), trial.mode)).collect();
     let refused = run::refuse(&mut trials, args.execution);
+    for (trial, record) in refused.iter().filter(|_| !args.quiet) {
+        eprintln!("bpflab: {}: {}", trial.name(), record.reasons.join("; "));
+    }
     if trials.is_empty() {
         let message = "all selected scenarios execute applications, which --no-exec forbids".to_owned();
         return Err(Failure { exit: Exit::Unavailable, message });

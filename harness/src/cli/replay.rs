@@ -142,7 +142,10 @@ fn spool(capture: &Path) -> Result<Option<tempfile::NamedTempFile>, Failure> {
 
 /// Options that have no effect together with others: saying so beats ignoring them.
 fn contradiction(args: &ReplayArgs) -> Option<String> {
-    if args.through.drop_malformed && !args.through.programs.is_empty() && !args.through.programs.contains(&Family::Flows) {
+    if args.through.drop_malformed
+        && !args.through.programs.is_empty()
+        && !args.through.programs.contains(&Family::Flows)
+    {
         return Some("--drop-malformed needs the program flows, which --programs leaves out".to_owned());
     }
     let wire_only = [
@@ -172,7 +175,8 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     if let Some(flows) = &mut programs.flows {
         flows.drop_malformed = args.through.drop_malformed;
     }
-    let mut topology = TopologyChoice::from_argument(&args.through.topology).map_err(|error| Failure::invalid(&error))?;
+    let mut topology =
+        TopologyChoice::from_argument(&args.through.topology).map_err(|error| Failure::invalid(&error))?;
     topology.impair.extend(args.impair.iter().map(|arg| (arg.place.clone(), arg.impairment.clone())));
     topology.validate().map_err(|error| Failure {
         exit: Exit::Invalid,
@@ -210,7 +214,10 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
 /// The objects under test.
 fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
     let invalid = |message: String| Failure { exit: Exit::Invalid, message };
-    let alone = args.through.attach.is_empty() && args.through.global.is_empty() && args.through.map.is_empty() && args.format.is_empty();
+    let alone = args.through.attach.is_empty()
+        && args.through.global.is_empty()
+        && args.through.map.is_empty()
+        && args.format.is_empty();
     if args.through.object.len() > 1 && !alone {
         return Err(invalid(
             "--attach, --global, --map and --format go with one --object: write a scenario for several".to_owned(),

@@ -10,6 +10,7 @@ use super::args::{ExecutionArgs, ListArgs, RunArgs, SCENARIOS};
 use super::coverage::Coverage;
 use super::{Exit, Failure, matrix, watch};
 use crate::record::{Outcome, Record};
+use crate::recorder::Target;
 use crate::run::RunError;
 use crate::scenario::judge::{judge, kernel_summary};
 use crate::scenario::trial::{COVERAGE, Trial};
@@ -160,6 +161,8 @@ impl Counts {
 /// Has the one selected trial recorded.
 fn record_one(trials: &mut [Trial], path: &Path) -> Result<(), Failure> {
     if let [trial] = trials {
+        // A file that cannot be written is no failure of the scenario.
+        Target::open(path).map_err(|error| Failure::invalid(&error))?;
         trial.record = Some(path.to_owned());
         return Ok(());
     }

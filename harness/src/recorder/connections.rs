@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::events::Notes;
-use super::packet::Packet;
+use super::packet::{Packet, Segment};
 use crate::observation::{Connection, Handshake, Tcp};
 
 /// Places what is known of connections. The n-th of two ends is taken for the n-th in the recording.
@@ -88,10 +88,18 @@ struct Shown {
 impl Shown {
     /// Takes in a segment of the other direction.
     fn took(&mut self, packet: &Packet) {
-        let Some(tcp) = packet.tcp.filter(|_| !packet.payload.is_empty()) else { return };
-        let len = u32::try_from(packet.payload.len()).unwrap_or(u32::MAX);
-        self.peer_end = further(self.peer_end, tcp.sequence.wrapping_add(len));
+        let Some(tcp) = packet.tcp.filter(|tcp| !tcp.rst) else { return };
+        let len = taken(packet, tcp);
+        if len > 0 {
+            self.peer_end = further(self.peer_end, tcp.sequence.wrapping_add(len));
+        }
     }
+}
+
+/// The sequence numbers that a segment takes: one a byte, and one each for SYN and FIN (RFC 9293 section 3.4).
+fn taken(packet: &Packet, tcp: Segment) -> u32 {
+    let len = u32::try_from(packet.payload.len()).unwrap_or(u32::MAX);
+    len.saturating_add(u32::from(tcp.syn)).saturating_add(u32::from(tcp.fin))
 }
 
 /// The later of two numbers.
@@ -119,7 +127,7 @@ fn segments(notes: &mut Notes<'_>, [flow, back]: [&str; 2], mut counts: Counts) 
         }
         let packet = &notes.packets[position];
         let Some(tcp) = packet.tcp.filter(|tcp| !tcp.rst) else { continue };
-        let len = u32::try_from(packet.payload.len()).unwrap_or(u32::MAX);
+        let len = taken(packet, tcp);
         let mut is = |left: &mut u64, text: &str| {
             if *left > 0 {
                 *left -= 1;
@@ -139,7 +147,7 @@ fn segments(notes: &mut Notes<'_>, [flow, back]: [&str; 2], mut counts: Counts) 
         if tcp.window == 0 && !tcp.syn && !tcp.fin {
             is(&mut counts.zero_windows, "zero window");
         }
-        if len == 0 && tcp.ack && !tcp.syn && !tcp.fin {
+        if len == 0 && tcp.ack {
             match shown.acknowledged {
                 Some((number, window)) if number == tcp.acknowledgement && window == tcp.window => {
                     // What acknowledges all that there is, is no duplicate.

@@ -63,7 +63,8 @@ impl<'a> Notes<'a> {
             let forwarded = frame.outgoing && same.iter().any(|other| !recording.frames[*other].outgoing);
             same.push(position);
             if !forwarded {
-                first.entry(&packet.flow).or_default().push(position);
+                let names = [Some(packet.flow.as_str()), packet.ends.as_deref()];
+                names.into_iter().flatten().for_each(|flow| first.entry(flow).or_default().push(position));
             }
         }
         Self { recording, packets, first, copies, placed: Placed::default() }
@@ -135,9 +136,10 @@ impl<'a> Notes<'a> {
         let mut ways: Vec<([&str; 3], Vec<&str>)> = Vec::new();
         for change in &tcp.kernel_transitions {
             let socket = [change.host.as_str(), change.local.as_str(), change.remote.as_str()];
-            let known = ways.iter_mut().rev().find(|(known, states)| {
-                *known == socket && states.last().is_some_and(|state| *state == change.from)
-            });
+            let known = ways
+                .iter_mut()
+                .rev()
+                .find(|(known, states)| *known == socket && states.last().is_some_and(|state| *state == change.from));
             match known {
                 Some((_, states)) => states.push(&change.to),
                 None => ways.push((socket, vec![&change.from, &change.to])),
@@ -169,20 +171,22 @@ impl<'a> Notes<'a> {
     }
 
     fn exchanges(&mut self, observation: &Observation) {
-        // Exchanges of a connection are in their order.
-        let mut requests: HashMap<(&str, &str, &str), usize> = HashMap::new();
+        // Exchanges of a connection are in their order, and several may be in one segment: the search goes on where the
+        // last request was found.
+        let mut found: HashMap<String, (usize, usize)> = HashMap::new();
         for http in &observation.http {
-            let begins = format!("{} ", http.method);
-            let number = requests.entry((&http.client, &http.server, &http.method)).or_default();
             let status = http.status.map_or_else(|| "unanswered".to_owned(), |status| status.to_string());
             let host = http.host.as_deref().unwrap_or("-");
             let text = format!("http: {} {host}{} {status}{}", http.method, http.path, took(http.latency_us));
             let flow = format!("tcp {} > {}", http.client, http.server);
-            let positions = self.positions(&flow);
-            let begins = |position: &usize| self.payload(*position).starts_with(begins.as_bytes());
-            let found = positions.into_iter().filter(begins).nth(*number);
-            *number += 1;
-            self.place_at(found, &flow, text);
+            let start = found.get(&flow).copied().unwrap_or_default();
+            let request = self.request(&flow, start, &http.method, &http.path);
+            if let Some((position, next)) = request {
+                found.insert(flow.clone(), next);
+                self.note(position, text);
+            } else {
+                self.unplaced(format!("{flow}: {text}"));
+            }
         }
         let mut asked: HashMap<String, usize> = HashMap::new();
         for dns in &observation.dns {
@@ -205,6 +209,30 @@ impl<'a> Notes<'a> {
         }
     }
 
+    /// The packet in which a request begins, and where the search for the next is to begin: the place among the flow's
+    /// packets, and in the payload. Of a request at the beginning of a segment the rest of its line may be in the next.
+    fn request(
+        &self,
+        flow: &str,
+        (start, offset): (usize, usize),
+        method: &str,
+        path: &str,
+    ) -> Option<(usize, (usize, usize))> {
+        let positions = self.first.get(flow)?;
+        let line = format!("{method} {path}");
+        let begins = format!("{method} ");
+        for (at, position) in positions.iter().enumerate().skip(start) {
+            let payload = self.payload(*position);
+            let from = if at == start { offset.min(payload.len()) } else { 0 };
+            let within = payload[from..].windows(line.len()).position(|part| part == line.as_bytes());
+            let cut = from == 0 && payload.starts_with(begins.as_bytes());
+            if let Some(place) = within.or(cut.then_some(0)) {
+                return Some((*position, (at, from + place + begins.len())));
+            }
+        }
+        None
+    }
+
     fn place_at(&mut self, position: Option<usize>, flow: &str, text: String) {
         match position {
             Some(position) => self.note(position, text),
@@ -217,7 +245,9 @@ impl<'a> Notes<'a> {
     /// run knows their end are not looked for again.
     fn drop(&mut self, drop: &Drop) {
         let text = format!("drop: {} in {} by {} on {}", drop.reason, drop.place, drop.by, drop.host);
-        let of_flow = self.positions(&drop.flow);
+        // Names of the packets' flows say nothing of tags.
+        let flow = drop.flow.split(" vlan ").next().unwrap_or_default();
+        let of_flow = self.positions(flow);
         let is_known = |position: &&usize| {
             self.recording.frames[**position].ended.as_ref().is_some_and(|ended| {
                 let same = ended.by == drop.by && ended.reason == drop.reason;
@@ -240,7 +270,7 @@ impl<'a> Notes<'a> {
             of_flow.into_iter().filter(came_in).filter(|position| !self.leaves(*position)).collect()
         } else {
             let went = |position: &usize| self.recording.frames[*position].outgoing;
-            (0..self.packets.len()).rev().filter(went).filter(|at| self.packets[*at].flow == drop.flow).collect()
+            (0..self.packets.len()).rev().filter(went).filter(|at| self.packets[*at].flow == flow).collect()
         };
         positions.truncate(left);
         let told = if is_here { "" } else { " (which packet is told by the flow alone)" };

@@ -46,7 +46,12 @@ impl Target {
     }
 
     /// Writes the frames with their comments.
-    pub(super) fn write(mut self, recording: &Recording, about: &[String], placed: &Placed) -> Result<(), RecorderError> {
+    pub(super) fn write(
+        mut self,
+        recording: &Recording,
+        about: &[String],
+        placed: &Placed,
+    ) -> Result<(), RecorderError> {
         let Some(file) = self.file.take() else { return Ok(()) };
         // A pipe has no length.
         let cut = if file.metadata().is_ok_and(|meta| meta.is_file()) { file.set_len(0) } else { Ok(()) };

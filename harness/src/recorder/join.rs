@@ -86,7 +86,13 @@ pub(super) fn join(link: &Link, [wire, behind]: [usize; 2], sightings: Vec<Sight
     frames
 }
 
-fn incoming(link: &Link, [wire, behind]: [usize; 2], first: Vec<Sighting>, second: Vec<Sighting>, to: &mut Vec<Recorded>) {
+fn incoming(
+    link: &Link,
+    [wire, behind]: [usize; 2],
+    first: Vec<Sighting>,
+    second: Vec<Sighting>,
+    to: &mut Vec<Recorded>,
+) {
     let (matches, seen) = matches(&first, &second, link.xdp.is_some());
     let mut changes: BTreeMap<usize, String> = BTreeMap::new();
     for (sighting, matched) in second.into_iter().zip(&matches) {
@@ -149,9 +155,8 @@ fn unseen(link: &Link) -> String {
 pub(super) fn told(before: &[u8], after: &[u8]) -> String {
     let one = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     let fields = changed_fields(before, after);
-    let field = |changed: &ChangedField| {
-        format!("{} {} > {}", changed.field, one(&changed.before), one(&changed.after))
-    };
+    let field =
+        |changed: &ChangedField| format!("{} {} > {}", changed.field, one(&changed.before), one(&changed.after));
     fields.iter().map(field).collect::<Vec<_>>().join(", ")
 }
 

@@ -29,7 +29,9 @@ impl Default for PacketLog {
         };
         let behind = |name: &str| RecordedInterface {
             name: format!("{name} behind the programs"),
-            description: format!("packets from the {name}'s side that programs changed and let pass, as they left them"),
+            description: format!(
+                "packets from the {name}'s side that programs changed and let pass, as they left them"
+            ),
             behind: true,
             ..interface(name)
         };

@@ -67,6 +67,9 @@ pub enum RecorderError {
         #[source]
         source: std::io::Error,
     },
+    /// The file is the one that is read.
+    #[error("cannot write recording {}: it is the capture that is replayed", .0.display())]
+    Input(PathBuf),
     /// The file could not be written.
     #[error("cannot write recording {}", path.display())]
     Write {
@@ -289,11 +292,7 @@ fn sighting(link: usize, known: Known, data: Arc<[u8]>) -> Sighting {
 }
 
 /// All links' frames by time; the interfaces for frames as XDP left them come last, those that have some.
-fn assemble(
-    links: &[(Link, String)],
-    mut interfaces: Vec<RecordedInterface>,
-    sightings: Vec<Sighting>,
-) -> Recording {
+fn assemble(links: &[(Link, String)], mut interfaces: Vec<RecordedInterface>, sightings: Vec<Sighting>) -> Recording {
     let mut by_link: Vec<Vec<Sighting>> = vec![Vec::new(); links.len()];
     for sighting in sightings {
         by_link[sighting.link].push(sighting);

@@ -1,6 +1,7 @@
 //! What of a frame tells it from others, and places events on it.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
@@ -12,6 +13,8 @@ use crate::flow_name;
 pub(super) struct Packet {
     /// `tcp a > b`.
     pub(super) flow: String,
+    /// Where that says less than other names of the flow do: `arp a > b`.
+    pub(super) ends: Option<String>,
     /// Where the payload of the transport is in the frame.
     pub(super) payload: Range<usize>,
     /// Where it is TCP.
@@ -53,11 +56,22 @@ impl Packet {
         read.flow.hash(&mut identity);
         let Ok(sliced) = SlicedPacket::from_ethernet(frame) else {
             frame.hash(&mut identity);
+            // What is cut or says so of itself may still have the addresses and ports.
+            let is_ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
+            read.ends = frame.get(14..).filter(|_| is_ip).and_then(quoted_flow);
             read.identity = identity.finish();
             return read;
         };
-        if let Some(NetSlice::Ipv4(ip)) = &sliced.net {
-            ip.header().identification().hash(&mut identity);
+        match &sliced.net {
+            Some(NetSlice::Ipv4(ip)) => ip.header().identification().hash(&mut identity),
+            Some(NetSlice::Arp(arp)) => {
+                let address = |bytes: &[u8]| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?));
+                let ends = (address(arp.sender_protocol_addr()), address(arp.target_protocol_addr()));
+                if let (Some(from), Some(to)) = ends {
+                    read.ends = Some(format!("arp {from} > {to}"));
+                }
+            }
+            _ => {}
         }
         let mut core = DefaultHasher::new();
         let mut has_core = true;
@@ -87,6 +101,9 @@ impl Packet {
                 let ip = sliced.net.as_ref().and_then(|net| net.ip_payload_ref());
                 has_core = ip.is_some();
                 let bytes = ip.map_or(frame, |ip| ip.payload);
+                if ip.is_some_and(|ip| ip.fragmented) {
+                    read.ends = sliced.net.as_ref().and_then(fragment);
+                }
                 bytes.hash(&mut core);
                 bytes.hash(&mut identity);
                 read.icmp = match other {
@@ -108,6 +125,22 @@ impl Packet {
     }
 }
 
+/// The flow of a fragment, if it tells its own: all of ICMP do, of others those that have the ports.
+fn fragment(net: &NetSlice<'_>) -> Option<String> {
+    let ip = net.ip_payload_ref()?;
+    let (from, to, is_first): (IpAddr, IpAddr, bool) = match net {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            (header.source_addr().into(), header.destination_addr().into(), header.fragments_offset().value() == 0)
+        }
+        // Where the fragment belongs stands in an extension header; the first is the only one with ports.
+        NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), false),
+        NetSlice::Arp(_) => return None,
+    };
+    let has_ports = matches!(ip.ip_number.0, 6 | 17);
+    if has_ports && !is_first { None } else { named(ip.ip_number.0, from, to, ip.payload) }
+}
+
 /// Where `part` of `frame` begins and ends.
 fn within(frame: &[u8], part: &[u8]) -> Range<usize> {
     let start = (part.as_ptr() as usize).wrapping_sub(frame.as_ptr() as usize).min(frame.len());
@@ -117,7 +150,6 @@ fn within(frame: &[u8], part: &[u8]) -> Range<usize> {
 /// The addresses of the packet that an ICMP error quotes, as [`crate::flow_name::of`] names flows. The quote may be cut
 /// behind the first 8 bytes of the transport's header (RFC 792), which hold the ports.
 pub(super) fn quoted_flow(quote: &[u8]) -> Option<String> {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
     let (from, to, protocol, rest): (IpAddr, IpAddr, u8, &[u8]) = match quote.first()? >> 4 {
         4 => {
             let header = quote.get(..20)?;
@@ -132,6 +164,11 @@ pub(super) fn quoted_flow(quote: &[u8]) -> Option<String> {
         }
         _ => return None,
     };
+    named(protocol, from, to, rest)
+}
+
+/// The name of a flow, with the ports from the beginning of the transport's header.
+fn named(protocol: u8, from: IpAddr, to: IpAddr, rest: &[u8]) -> Option<String> {
     let port = |at: usize| Some(u16::from_be_bytes(*rest.get(at..)?.first_chunk::<2>()?));
     Some(match protocol {
         6 | 17 => {

@@ -121,8 +121,11 @@ fn segments_that_receive_offload_joined_are_there_as_they_were_on_the_link() {
 }
 
 fn recording(frames: &[(usize, bool, Vec<u8>)]) -> Recording {
-    let interface =
-        |name: &str| RecordedInterface { name: name.to_owned(), host: "dut".to_owned(), ..RecordedInterface::default() };
+    let interface = |name: &str| RecordedInterface {
+        name: name.to_owned(),
+        host: "dut".to_owned(),
+        ..RecordedInterface::default()
+    };
     let frame = |(time_ns, (interface, outgoing, data)): (u64, &(usize, bool, Vec<u8>))| Recorded {
         time_ns,
         interface: *interface,
@@ -189,7 +192,10 @@ fn events_are_on_the_first_packet_that_they_are_about() {
     let placed = events::place(&recording, &observation);
     let found: Vec<(usize, String)> = placed.comments.into_iter().map(|(at, texts)| (at, texts.join("; "))).collect();
     let expected = [
-        (0, "tcp: connection ends as midstream, 0 payload bytes there, 0 back; http: GET -/a 200, answered after 120 us"),
+        (
+            0,
+            "tcp: connection ends as midstream, 0 payload bytes there, 0 back; http: GET -/a 200, answered after 120 us",
+        ),
         (2, "http: GET -/b 200, answered after 120 us"),
         (4, "tcp: retransmission"),
         (6, "drop: NO_SOCKET in tcp_v4_rcv by kernel on dut"),

@@ -22,7 +22,6 @@ use crate::kernel::{self, probe};
 use crate::live::LiveOptions;
 use crate::object::Clock;
 use crate::pool::{Key, Pool};
-use crate::recorder::Target;
 use crate::report::{self, CaptureSummary, Document, FindingSummary, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite::{self, Observer};
@@ -129,7 +128,7 @@ pub fn run_with(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
 ) -> Result<Document, RunError> {
-    let target = plan.record.as_deref().map(Target::open).transpose()?;
+    let target = plan.record.as_deref().map(|path| recording::target(path, &plan.capture)).transpose()?;
     step(Step::Survey { file: &plan.capture });
     let survey = Survey::of(&plan.capture, &plan.options)?;
     let (mode, reason) = choose(plan.mode)?;

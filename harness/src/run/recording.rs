@@ -1,12 +1,19 @@
 //! What a run's recording knows beside what passed the links, and how it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::RunError;
 use crate::kernel::symbols;
-use crate::recorder::{Ended, Knowledge, Known, Recording, Target};
+use crate::recorder::{Ended, Knowledge, Known, RecorderError, Recording, Target};
 use crate::report::Document;
 use crate::wire::{SentEnd, SentFrame, WireOutcome};
+
+/// The file for the recording of a run that reads `capture`.
+pub(super) fn target(path: &Path, capture: &Path) -> Result<Target, RecorderError> {
+    let same = path.canonicalize().ok().is_some_and(|file| capture.canonicalize().is_ok_and(|read| read == file));
+    if same { Err(RecorderError::Input(path.to_owned())) } else { Target::open(path) }
+}
 
 /// Takes out of `outcome` the frames that no packet socket saw at one end: those that the lab sent, with their ends, and
 /// those that it took at the far ends, which are left there if `keep` says so. `interfaces` are the device under test's by side, each with its XDP program.
