@@ -148,14 +148,13 @@ fn segments(notes: &mut Notes<'_>, [flow, back]: [&str; 2], mut counts: Counts) 
             is(&mut counts.zero_windows, "zero window");
         }
         if len == 0 && tcp.ack {
-            match shown.acknowledged {
-                Some((number, window)) if number == tcp.acknowledgement && window == tcp.window => {
-                    // What acknowledges all that there is, is no duplicate.
-                    if shown.peer_end.is_some_and(|end| before(number, end)) {
-                        is(&mut counts.duplicate_acks, "duplicate acknowledgement");
-                    }
+            // What acknowledges all that there is, is no duplicate.
+            let is_open = |number: u32| shown.peer_end.is_some_and(|end| before(number, end));
+            match shown.acknowledged.filter(|(number, _)| *number == tcp.acknowledgement) {
+                Some((number, window)) if window == tcp.window && is_open(number) => {
+                    is(&mut counts.duplicate_acks, "duplicate acknowledgement");
                 }
-                Some((number, _)) if number == tcp.acknowledgement && tcp.window != 0 => {
+                Some((_, window)) if window != tcp.window && tcp.window != 0 => {
                     is(&mut counts.window_updates, "window update");
                 }
                 _ => {}

@@ -22,7 +22,7 @@ pub(super) struct Sighting {
     pub(super) link: usize,
     /// Kernel time, ns since the UNIX epoch.
     pub(super) time_ns: u64,
-    /// Whether the time is that of this frame, or one before it.
+    /// Whether a tap saw it, and its time is its own; else the lab sent it, at some time after this one.
     pub(super) exact: bool,
     /// Whether the device under test sent it.
     pub(super) outgoing: bool,
@@ -112,9 +112,9 @@ fn incoming(
             sighting.time_ns = seen.unwrap_or(sighting.time_ns).max(before);
             before = sighting.time_ns;
         }
-        let by_xdp = sighting.ended.as_ref().is_some_and(|ended| ended.by == "xdp");
         let mut comments: Vec<String> = changes.remove(&at).into_iter().collect();
-        if seen.is_none() && !by_xdp {
+        // Of what the lab sent it knows the end, whether or not the taps saw it.
+        if seen.is_none() && sighting.exact {
             comments.push(unseen(link));
         }
         to.push(recorded(sighting, wire, comments));
@@ -258,7 +258,9 @@ impl Found<'_> {
     fn changed(&mut self, firsts: &BTreeMap<usize, Packet>, seconds: &BTreeMap<usize, Packet>) {
         let mut cores: HashMap<u64, VecDeque<usize>> = HashMap::new();
         for (at, packet) in firsts.iter().filter(|(at, _)| self.seen[**at].is_none()) {
-            packet.core.map(|core| cores.entry(core).or_default().push_back(*at));
+            if let Some(core) = packet.core {
+                cores.entry(core).or_default().push_back(*at);
+            }
         }
         for (came, packet) in seconds {
             if self.matches[*came] != Match::Alone {

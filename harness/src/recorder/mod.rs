@@ -122,7 +122,7 @@ pub struct RecordedInterface {
     pub behind: bool,
     /// Frames that passed, lost ones included.
     pub passed: u64,
-    /// Frames that are not in the recording: there was no room.
+    /// Frames that may be missing in the recording, at most: so many found no room at the one end and at the other.
     pub lost: u64,
 }
 
@@ -163,12 +163,12 @@ pub struct Knowledge {
     pub xdp: BTreeMap<String, String>,
     /// Frames that no tap saw at one end, in the order in which they were sent or taken.
     pub frames: Vec<Known>,
-    /// Frames that the lab had no room for, by link.
+    /// Frames of those that the lab had no room for, by link.
     pub lost: BTreeMap<String, u64>,
 }
 
 impl Recording {
-    /// Frames that are missing.
+    /// Frames that may be missing, at most.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.interfaces.iter().map(|interface| interface.lost).sum()
@@ -232,21 +232,23 @@ impl Recorder {
             interfaces.push(RecordedInterface { name, host, description, ..RecordedInterface::default() });
         }
         for tap in &taken.taps {
-            self.links[tap.link].0.lost[usize::from(tap.far)] += tap.lost;
-            interfaces[tap.link].lost += tap.lost;
+            self.links[tap.link].0.lost[usize::from(tap.far)] += tap.lost();
         }
         let names = self.links.iter().enumerate().map(|(at, (link, _))| (link.near.clone(), at));
         let names: BTreeMap<String, usize> = names.collect();
         for (at, lost) in knowledge.lost.iter().filter_map(|(link, lost)| Some((*names.get(link)?, *lost))) {
-            interfaces[at].lost += lost;
             self.links[at].0.lost[1] += lost;
         }
         for known in knowledge.frames {
             let Some(&at) = names.get(&known.link) else { continue };
             match taken.store.keep(&known.data) {
                 Some(data) => taken.sightings.push(sighting(at, known, data)),
-                None => interfaces[at].lost += 1,
+                None => self.links[at].0.lost[1] += 1,
             }
+        }
+        for (interface, (link, _)) in interfaces.iter_mut().zip(&self.links) {
+            // What one end has lost, the other may have seen.
+            interface.lost = link.lost[0].min(link.lost[1]);
         }
         assemble(&self.links, interfaces, taken.sightings)
     }

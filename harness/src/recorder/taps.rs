@@ -25,21 +25,28 @@ pub(super) struct Tap {
     pub(super) link: usize,
     /// Whether it is the end that is not the device under test's.
     pub(super) far: bool,
-    /// Frames that passed, lost ones included.
-    pub(super) passed: u64,
-    /// Frames that found no room.
-    pub(super) lost: u64,
+    /// Frames that passed, missed ones included.
+    passed: u64,
+    /// Frames that the ring had no room for.
+    missed: u64,
+    /// Frames that were read, and of those the ones that there was no room for in memory.
     read: u64,
+    full: u64,
 }
 
 impl Tap {
     pub(super) fn new(ring: PacketRing, link: usize, far: bool) -> Self {
-        Self { ring, link, far, passed: 0, lost: 0, read: 0 }
+        Self { ring, link, far, passed: 0, missed: 0, read: 0, full: 0 }
+    }
+
+    /// Frames that are not in memory.
+    pub(super) fn lost(&self) -> u64 {
+        self.missed + self.full
     }
 
     /// Whether all that has passed was read.
     fn is_done(&self) -> bool {
-        self.passed <= self.lost + self.read
+        self.passed <= self.missed + self.read
     }
 }
 
@@ -85,17 +92,16 @@ pub(super) fn listen(taps: Vec<Tap>, stop: &AtomicBool) -> Taken {
         let Taken { taps, sightings, store } = &mut taken;
         for tap in taps.iter_mut() {
             // The kernel forgets what it has told.
-            if let Ok((passed, lost)) = tap.ring.statistics() {
+            if let Ok((passed, missed)) = tap.ring.statistics() {
                 tap.passed += passed;
-                tap.lost += lost;
+                tap.missed += missed;
             }
-            let Tap { ring, link, far, lost, read, .. } = tap;
+            let Tap { ring, link, far, read, full, .. } = tap;
             ring.read(&mut |packet| {
                 *read += 1;
                 match sighting(*link, *far, &packet, store) {
                     Some(sighting) => sightings.push(sighting),
-                    // Counted as lost here, and as read all the same.
-                    None => *lost += 1,
+                    None => *full += 1,
                 }
             });
         }

@@ -88,7 +88,7 @@ pub(super) fn write(
 ) -> Result<(), RunError> {
     let (Some(target), Some(recording)) = (target, recording) else { return Ok(()) };
     if recording.lost() > 0 {
-        document.notes.push(format!("{} frames are not in the recording: no room", recording.lost()));
+        document.notes.push(format!("up to {} frames are not in the recording: no room", recording.lost()));
     }
     recording.write(target, &about(document, &recording), &document.observation)?;
     Ok(())
