@@ -1,5 +1,7 @@
 //! Recorded conversations against the kernel's own sockets, from both ends. Run as root.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -31,6 +33,7 @@ fn try_play(capture: &Path, live: LiveOptions) -> Result<Live, run::RunError> {
         engine: EngineChoice::Auto,
         clock: Clock::Kernel,
         live,
+        apps: Vec::new(),
         artefacts: None,
         record: None,
     };
@@ -76,9 +79,9 @@ fn the_kernel_sees_the_recorded_losses_and_nothing_of_the_lab() {
     let live = play("retransmit.pcap", Dut::Server, Speed::Scaled(1.0));
     assert_eq!(live.as_recorded, 1, "{:?}", live.flows);
     let counter = |name: &str| live.counters.get(name).copied().unwrap_or(0);
-    // The recorded server sent one segment again at once, and the last one after a time-out. The SYN that came twice
-    // is answered twice.
-    assert!(counter("TcpRetransSegs") >= 2, "{:?}", live.counters);
+    // The recorded server sent one segment again at once, and the last one after a time-out of 206 ms: whether the kernel's
+    // is over before the recorded acknowledgement comes, its timer says.
+    assert!((1..=2).contains(&counter("TcpRetransSegs")), "{:?}", live.counters);
     assert!(counter("TcpExtTCPFastRetrans") >= 1, "{:?}", live.counters);
     // The capture has no reset, and closing the lab's sockets makes none that is counted.
     assert_eq!((counter("TcpOutRsts"), counter("TcpExtTCPAbortOnData")), (0, 0), "{:?}", live.counters);
@@ -245,6 +248,261 @@ fn a_damaged_capture_that_is_played_comes_to_its_end() {
         std::fs::write(&path, damaged).unwrap();
         let dut = if round % 2 == 0 { Dut::Server } else { Dut::Client };
         // Whatever comes of it.
-        _ = try_play(&path, LiveOptions { dut, speed: Speed::Top, deadline_s: 0.05 });
+        _ = try_play(&path, LiveOptions { dut, speed: Speed::Top, deadline_s: 0.05, ..LiveOptions::default() });
+    }
+}
+
+/// A conversation of one client and one server, put together by hand.
+struct Talk {
+    frames: Vec<Frame>,
+    at_us: u64,
+}
+
+/// First sequence numbers of the client and of the server.
+const ISN: [u32; 2] = [1000, 90_000];
+
+impl Talk {
+    fn new() -> Self {
+        Self { frames: Vec::new(), at_us: 0 }
+    }
+
+    /// The next segment, 200 us after the one before: from the client or not, its flags, what it and the other end have
+    /// sent before (SYNs are not counted), payload.
+    fn say(&mut self, from_client: bool, flags: &str, sent: u32, acked: u32, payload: &[u8]) -> &mut Vec<u8> {
+        let [own, other] = if from_client { ISN } else { [ISN[1], ISN[0]] };
+        let seq = own + sent + u32::from(!flags.contains('S'));
+        self.at_us += 200;
+        let frame = segment(0, self.at_us, from_client, flags, seq, other + 1 + acked, payload);
+        self.frames.push(frame);
+        let data = &mut self.frames.last_mut().unwrap().data;
+        let tcp = 14 + 20;
+        data[tcp + 13] |= if flags.contains('E') { 0x40 } else { 0 } | if flags.contains('C') { 0x80 } else { 0 };
+        data
+    }
+
+    fn write(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("talk.pcapng");
+        let mut writer = Writer::create(&path).unwrap();
+        for frame in &self.frames {
+            writer.write(frame.time_ns, &frame.data, frame.data.len() as u32).unwrap();
+        }
+        writer.finish().unwrap();
+        path
+    }
+
+    fn play(&self, dut: Dut) -> Live {
+        let folder = tempfile::tempdir().unwrap();
+        try_play(&self.write(folder.path()), LiveOptions { dut, ..LiveOptions::default() }).unwrap()
+    }
+
+    /// Both ends finish, the client first.
+    fn end(&mut self, client: u32, server: u32) {
+        self.say(true, "FA", client, server, b"");
+        self.say(false, "FA", server, client + 1, b"");
+        self.say(true, "A", client + 1, server + 1, b"");
+    }
+}
+
+#[track_caller]
+fn replayed(live: &Live) {
+    assert_eq!((live.as_recorded, live.flows[0].fate), (1, Fate::Replayed), "{:?}", live.flows);
+}
+
+#[rstest]
+fn urgent_bytes_arrive_in_their_places(#[values(Dut::Server, Dut::Client)] dut: Dut) {
+    let mut talk = Talk::new();
+    talk.say(true, "S", 0, 0, b"");
+    talk.say(false, "SA", 0, 0, b"");
+    talk.say(true, "A", 0, 0, b"");
+    // Telnet's interrupt: the last byte is urgent, the pointer is behind it.
+    let tcp = 14 + 20;
+    let urgent = |data: &mut Vec<u8>, end: u16| {
+        data[tcp + 13] |= 0x20;
+        data[tcp + 18..tcp + 20].copy_from_slice(&end.to_be_bytes());
+    };
+    urgent(talk.say(true, "A", 0, 0, b"stop\xff"), 5);
+    urgent(talk.say(false, "A", 0, 5, b"!and more"), 1);
+    talk.end(5, 9);
+    replayed(&talk.play(dut));
+}
+
+#[rstest]
+fn congestion_is_told_by_marks_and_answered(#[values(Dut::Server, Dut::Client)] dut: Dut) {
+    let mut talk = Talk::new();
+    talk.say(true, "SEC", 0, 0, b"");
+    talk.say(false, "SAE", 0, 0, b"");
+    talk.say(true, "A", 0, 0, b"");
+    // Congestion experienced (RFC 3168 section 5): the two lowest bits of the second byte of the header.
+    let mark = |data: &mut Vec<u8>| data[15] |= 3;
+    mark(talk.say(true, "A", 0, 0, b"question"));
+    mark(talk.say(false, "AE", 0, 8, b"answer"));
+    talk.say(true, "AEC", 8, 6, b"");
+    talk.say(false, "AC", 6, 8, b"more");
+    talk.say(true, "A", 8, 10, b"");
+    talk.end(8, 10);
+    let live = talk.play(dut);
+    replayed(&live);
+    // One marked packet came in; what the live end had sent was marked, says the other one.
+    let counter = |name: &str| live.counters.get(name).copied().unwrap_or(0);
+    assert_eq!(counter("IpExtInCEPkts"), 1, "{:?}", live.counters);
+    assert!(counter("TcpExtTCPDeliveredCE") >= 1, "{:?}", live.counters);
+}
+
+#[rstest]
+fn data_in_the_handshake_is_taken_there(#[values(Dut::Server, Dut::Client)] dut: Dut) {
+    let mut talk = Talk::new();
+    talk.say(true, "S", 0, 0, b"early");
+    talk.say(false, "SA", 0, 5, b"");
+    talk.say(false, "A", 0, 5, b"answer");
+    talk.say(true, "A", 5, 6, b"");
+    talk.end(5, 6);
+    let live = talk.play(dut);
+    replayed(&live);
+    let name = if dut == Dut::Server { "TcpExtTCPFastOpenPassive" } else { "TcpExtTCPFastOpenActive" };
+    assert_eq!(live.counters.get(name), Some(&1), "{:?}", live.counters);
+}
+
+#[test]
+fn what_the_recorded_client_never_had_the_kernels_client_misses_too() {
+    let live = play("retransmit.pcap", Dut::Client, Speed::Scaled(1.0));
+    assert_eq!(live.as_recorded, 1, "{:?}", live.flows);
+    // Fourteen segments came behind the one that was lost, and waited for it. Nothing came twice.
+    assert_eq!(live.counters.get("TcpExtTCPOFOQueue"), Some(&14), "{:?}", live.counters);
+    assert_eq!(live.counters.get("TcpExtTCPDSACKOldSent"), None, "{:?}", live.counters);
+    assert!(live.flows[0].reasons[0].starts_with("2 of the server's packets left out"), "{:?}", live.flows);
+}
+
+/// Two requests with their answers, and an end that the client begins.
+fn two_requests() -> Talk {
+    let mut talk = Talk::new();
+    talk.say(true, "S", 0, 0, b"");
+    talk.say(false, "SA", 0, 0, b"");
+    talk.say(true, "A", 0, 0, b"");
+    talk.say(true, "A", 0, 0, b"query");
+    talk.say(false, "A", 0, 5, b"answer");
+    talk.say(true, "A", 5, 6, b"");
+    talk.say(true, "A", 5, 6, b"query");
+    talk.say(false, "A", 6, 10, b"answer");
+    talk.say(true, "A", 10, 12, b"");
+    talk.end(10, 12);
+    talk
+}
+
+/// Plays the two requests against an application that does this with its connection.
+fn against(application: impl FnOnce(TcpStream) + Send + 'static) -> Live {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = std::thread::spawn(move || application(listener.accept().unwrap().0));
+    let live = forwarded(&two_requests(), &format!("80=127.0.0.1:{port}"));
+    served.join().unwrap();
+    live
+}
+
+fn forwarded(talk: &Talk, to: &str) -> Live {
+    let folder = tempfile::tempdir().unwrap();
+    let options = LiveOptions { deadline_s: 1.0, forward: vec![to.parse().unwrap()], ..LiveOptions::default() };
+    try_play(&talk.write(folder.path()), options).unwrap()
+}
+
+/// Answers each request with the next of these, and closes when the client does.
+fn answering(answers: [&'static str; 2]) -> impl FnOnce(TcpStream) + Send {
+    move |mut stream| {
+        let mut request = [0; 5];
+        for answer in answers {
+            stream.read_exact(&mut request).unwrap();
+            assert_eq!(&request, b"query");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        assert_eq!(stream.read(&mut request).unwrap(), 0);
+    }
+}
+
+#[test]
+fn an_application_that_answers_as_recorded_makes_no_difference() {
+    let live = against(answering(["answer", "answer"]));
+    replayed(&live);
+    let to = live.flows[0].forwarded_to.as_deref().unwrap();
+    assert!(to.starts_with("80=127.0.0.1:"), "{to}");
+    assert_eq!(live.counters.get("TcpPassiveOpens"), Some(&1), "the kernel's socket is the recorded server's");
+}
+
+#[rstest]
+#[case::other(["ANSWER", "answer"], 12, &["its answer differs from byte 1 on"])]
+#[case::longer(["answer, which is longer", "answer"], 29, &["answered 29 instead of 12 bytes", "from byte 7 on"])]
+#[case::shorter(["no", "no"], 4, &["answered 4 instead of 12 bytes", "from byte 1 on"])]
+fn an_application_that_answers_otherwise_is_gone_along_with(
+    #[case] answers: [&'static str; 2],
+    #[case] bytes: u64,
+    #[case] reasons: &[&str],
+) {
+    let live = against(answering(answers));
+    let flow = &live.flows[0];
+    // Both requests came, one after the other, and both ends finished.
+    assert_eq!((flow.fate, &flow.live_end[..]), (Fate::Adapted, "closed"), "{flow:?}");
+    assert_eq!((flow.socket_bytes.a_to_b, flow.socket_bytes.b_to_a), (10, bytes), "{flow:?}");
+    for reason in reasons {
+        assert!(flow.reasons.iter().any(|told| told.contains(reason)), "{reason}: {flow:?}");
+    }
+}
+
+#[test]
+fn an_application_that_breaks_off_is_told() {
+    let live = against(|mut stream| {
+        let mut request = [0; 5];
+        stream.read_exact(&mut request).unwrap();
+        // What is not read makes closing a reset.
+        let rest = stream.peek(&mut request);
+        drop((rest, stream));
+    });
+    let flow = &live.flows[0];
+    assert_eq!(flow.fate, Fate::Adapted, "{flow:?}");
+    assert!(flow.reasons.iter().any(|told| told.contains("answered 0 instead of 12 bytes")), "{flow:?}");
+}
+
+#[test]
+fn an_application_that_never_stops_is_left() {
+    let live = against(|mut stream| {
+        let flood = [b'x'; 64 << 10];
+        while stream.write_all(&flood).is_ok() {}
+    });
+    let flow = &live.flows[0];
+    assert_eq!(flow.fate, Fate::Adapted, "{flow:?}");
+    assert_eq!(flow.socket_bytes.a_to_b, 10, "both requests were asked all the same: {flow:?}");
+}
+
+#[test]
+fn an_application_that_is_not_there_is_a_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let live = forwarded(&two_requests(), &format!("127.0.0.1:{port}"));
+    let flow = &live.flows[0];
+    assert_eq!(flow.fate, Fate::Failed, "{flow:?}");
+    assert!(flow.reasons[0].starts_with("its application cannot be reached: Connection refused"), "{flow:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let options = LiveOptions { forward: vec!["nobody.invalid:80".parse().unwrap()], ..LiveOptions::default() };
+    let error = try_play(&two_requests().write(folder.path()), options).unwrap_err().to_string();
+    assert!(error.contains("nobody.invalid is neither a host of topology host nor a name that is known"), "{error}");
+}
+
+#[test]
+fn datagrams_are_handed_on_too() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    // Seven questions of the capture, each from a port of its own; the answer is the question.
+    let served = std::thread::spawn(move || {
+        let mut room = [0; 512];
+        for _ in 0..7 {
+            let (len, from) = socket.recv_from(&mut room).unwrap();
+            socket.send_to(&room[..len], from).unwrap();
+        }
+    });
+    let options = LiveOptions { forward: vec![format!("127.0.0.1:{port}").parse().unwrap()], ..LiveOptions::default() };
+    let live = try_play(&pcaps("dns-answers.pcap"), options).unwrap();
+    served.join().unwrap();
+    assert_eq!(live.fates, [(Fate::Adapted, 7)].into(), "{:?}", live.flows);
+    for flow in &live.flows {
+        assert_eq!(flow.socket_bytes.a_to_b, flow.socket_bytes.b_to_a, "{flow:?}");
+        assert_eq!(flow.reasons.iter().filter(|told| told.contains("nothing happened")).count(), 0, "{flow:?}");
     }
 }

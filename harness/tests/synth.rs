@@ -33,6 +33,7 @@ fn play(capture: &Path) -> Document {
         engine: EngineChoice::Auto,
         clock: Clock::Capture,
         live: LiveOptions::default(),
+        apps: Vec::new(),
         artefacts: None,
         record: None,
     };

@@ -44,6 +44,7 @@ pub fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
             engine: EngineChoice::Auto,
             clock: Clock::Kernel,
             live: LiveOptions { dut, ..LiveOptions::default() },
+            apps: Vec::new(),
             artefacts: None,
             record: None,
         };

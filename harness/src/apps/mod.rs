@@ -29,7 +29,7 @@ use crate::topology::{Host, Network, TopologyError};
 use process::{Prepared, Running};
 
 pub use output::KEPT;
-pub use spec::{AppRole, AppSpec, Proto, Ready, StopSignal, address, problems};
+pub use spec::{AppRole, AppSpec, Proto, Ready, StopSignal, address, problem_alone, problem_beside, problems};
 
 /// How often processes and ports are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -175,27 +175,47 @@ pub fn play<E: From<AppsError>>(
     stop: &AtomicBool,
     on_progress: &mut dyn FnMut(Progress<'_>) -> Result<(), E>,
 ) -> Result<AppsOutcome, E> {
-    let problems = spec::problems(specs, network.topology());
-    if !problems.is_empty() {
-        return Err(AppsError::Invalid { problems }.into());
-    }
-    let private = private_folder().map_err(E::from)?;
-    let failed = |source| AppsError::Folder { app: "(all)".to_owned(), path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let mut stage = Stage {
-        network,
-        specs,
-        outputs: folder,
-        private: private.path(),
-        stop,
-        running: Vec::new(),
-        ready_ms: vec![None; specs.len()],
-        outcome: AppsOutcome::default(),
-    };
-    let played = stage.play(on_progress);
+    let mut stage = Stage::set(network, specs, folder, stop, spec::problem_alone(specs))?;
+    let played = stage.start_servers(on_progress).and_then(|()| stage.play_clients(on_progress));
     stage.end();
     played?;
     Ok(stage.finish())
+}
+
+/// Servers that run beside something else.
+pub struct Servers<'a>(Stage<'a>);
+
+impl<'a> Servers<'a> {
+    /// Starts them, one after the other, each when the one before is ready; otherwise as [`play`].
+    ///
+    /// # Errors
+    /// As [`play`].
+    pub fn start<E: From<AppsError>>(
+        network: &'a Network,
+        specs: &'a [AppSpec],
+        folder: &Path,
+        stop: &'a AtomicBool,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut servers = Self(Stage::set(network, specs, folder, stop, spec::problem_beside(specs))?);
+        servers.0.start_servers(on_progress)?;
+        Ok(servers)
+    }
+
+    /// Ends them. One that had ended by itself before has a problem.
+    #[must_use]
+    pub fn end(mut self) -> AppsOutcome {
+        let early = self.0.early();
+        self.0.end();
+        let mut outcome = self.0.finish();
+        for (name, how, words) in early {
+            if let Some(app) = outcome.apps.iter_mut().find(|app| app.name == name) {
+                let text = format!("ended while it was needed ({how}); the end of its output:\n{words}");
+                app.problem.get_or_insert(text);
+            }
+        }
+        outcome
+    }
 }
 
 /// A folder that every user can look into, since applications may run as others.
@@ -209,8 +229,8 @@ fn private_folder() -> Result<tempfile::TempDir, AppsError> {
 struct Stage<'a> {
     network: &'a Network,
     specs: &'a [AppSpec],
-    outputs: &'a Path,
-    private: &'a Path,
+    outputs: PathBuf,
+    private: tempfile::TempDir,
     stop: &'a AtomicBool,
     /// By position in `specs`, in the order of their start.
     running: Vec<(usize, Running)>,
@@ -220,12 +240,39 @@ struct Stage<'a> {
 
 type OnProgress<'a, E> = &'a mut dyn FnMut(Progress<'_>) -> Result<(), E>;
 
-impl Stage<'_> {
-    fn play<E: From<AppsError>>(&mut self, on_progress: OnProgress<'_, E>) -> Result<(), E> {
-        let specs = self.specs;
-        let of_role = |role| (0..specs.len()).filter(move |index| specs[*index].role == role).collect::<Vec<_>>();
-        let (servers, clients) = (of_role(AppRole::Server), of_role(AppRole::Client));
-        for index in servers {
+impl<'a> Stage<'a> {
+    fn set(
+        network: &'a Network,
+        specs: &'a [AppSpec],
+        outputs: &Path,
+        stop: &'a AtomicBool,
+        problem: Option<String>,
+    ) -> Result<Self, AppsError> {
+        let problems: Vec<String> = spec::problems(specs, network.topology()).into_iter().chain(problem).collect();
+        if !problems.is_empty() {
+            return Err(AppsError::Invalid { problems });
+        }
+        let failed = |source| AppsError::Folder { app: "(all)".to_owned(), path: outputs.to_owned(), source };
+        std::fs::create_dir_all(outputs).map_err(failed)?;
+        Ok(Self {
+            network,
+            specs,
+            outputs: outputs.to_owned(),
+            private: private_folder()?,
+            stop,
+            running: Vec::new(),
+            ready_ms: vec![None; specs.len()],
+            outcome: AppsOutcome::default(),
+        })
+    }
+
+    /// Positions of the applications of a role.
+    fn of_role(&self, role: AppRole) -> Vec<usize> {
+        (0..self.specs.len()).filter(|index| self.specs[*index].role == role).collect()
+    }
+
+    fn start_servers<E: From<AppsError>>(&mut self, on_progress: OnProgress<'_, E>) -> Result<(), E> {
+        for index in self.of_role(AppRole::Server) {
             self.start(index)?;
             on_progress(Progress::Started(&self.specs[index].name))?;
             self.wait_ready(index, on_progress)?;
@@ -234,8 +281,16 @@ impl Stage<'_> {
             }
             on_progress(Progress::Ready(&self.specs[index].name))?;
         }
+        Ok(())
+    }
+
+    fn play_clients<E: From<AppsError>>(&mut self, on_progress: OnProgress<'_, E>) -> Result<(), E> {
+        let clients = self.of_role(AppRole::Client);
         // A client and those that start together with it.
         let mut from = 0;
+        if self.is_stopped() {
+            return Ok(());
+        }
         while from < clients.len() {
             let count = 1 + clients[from + 1..].iter().take_while(|index| self.specs[**index].together).count();
             let together = &clients[from..from + count];
@@ -264,10 +319,11 @@ impl Stage<'_> {
 
     fn start(&mut self, index: usize) -> Result<(), AppsError> {
         let app = &self.specs[index];
-        let dir_of = |name: &str| Some(self.private.join(name).display().to_string());
+        let private = self.private.path();
+        let dir_of = |name: &str| Some(private.join(name).display().to_string());
         let topology = self.network.topology();
         let fill = |text: &str| spec::fill(text, &|word| spec::value(word, topology, &app.name, &dir_of));
-        let prepared = Prepared::new(app, &fill, &self.private.join(&app.name), self.outputs)?;
+        let prepared = Prepared::new(app, &fill, &private.join(&app.name), &self.outputs)?;
         let running = prepared.start(self.host(index)?)?;
         self.running.push((index, running));
         Ok(())
@@ -364,17 +420,25 @@ impl Stage<'_> {
 
     /// A server that is gone before its clients is why they fail.
     fn servers_live(&mut self) -> Result<(), AppsError> {
+        match self.early().pop() {
+            Some((app, how, words)) => Err(AppsError::Early { app, when: "while clients ran", how, words }),
+            None => Ok(()),
+        }
+    }
+
+    /// Servers that have ended by themselves: name, exit, last words.
+    fn early(&mut self) -> Vec<(String, String, String)> {
+        let mut early = Vec::new();
         for (index, running) in &mut self.running {
             let app = &self.specs[*index];
             if app.role == AppRole::Server
                 && !app.ready.exit
                 && let Some((status, _)) = running.ended()
             {
-                let (how, words) = (end_text(status), running.words());
-                return Err(AppsError::Early { app: app.name.clone(), when: "while clients ran", how, words });
+                early.push((app.name.clone(), end_text(status), running.words()));
             }
         }
-        Ok(())
+        early
     }
 
     /// Ends what runs: servers by their signals, the last first, then whatever is left.

@@ -200,10 +200,21 @@ pub fn problems(all: &[AppSpec], topology: &Topology) -> Vec<String> {
         }
         problems.extend(app.problems(topology, all).into_iter().map(|problem| format!("{place}: {problem}")));
     }
-    if !all.is_empty() && all.iter().all(|app| app.role == AppRole::Server) {
-        problems.push("applications: all are servers, and nobody talks to them".to_owned());
-    }
     problems
+}
+
+/// What is wrong with applications that are all the traffic that there is.
+#[must_use]
+pub fn problem_alone(all: &[AppSpec]) -> Option<String> {
+    let is_quiet = !all.is_empty() && all.iter().all(|app| app.role == AppRole::Server);
+    is_quiet.then(|| "applications: all are servers, and nobody talks to them".to_owned())
+}
+
+/// What is wrong with applications that recorded conversations are handed on to.
+#[must_use]
+pub fn problem_beside(all: &[AppSpec]) -> Option<String> {
+    let client = all.iter().find(|app| app.role == AppRole::Client)?;
+    Some(format!("application '{}': beside a capture that is played there are servers alone", client.name))
 }
 
 fn is_below(path: &str) -> bool {
@@ -342,6 +353,8 @@ mod tests {
             assert!(found.iter().any(|found| found.contains(problem)), "{problem}: {found:?}");
         }
         let servers: Vec<AppSpec> = read(SOUND).into_iter().take(1).collect();
-        assert!(problems(&servers, &topology)[0].contains("nobody talks to them"));
+        assert!(problem_alone(&servers).unwrap().contains("nobody talks to them"));
+        assert_eq!((problem_alone(&read(SOUND)), problem_beside(&servers)), (None, None));
+        assert!(problem_beside(&read(SOUND)).unwrap().contains("'curl': beside a capture"));
     }
 }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use super::impair::ImpairArg;
 use super::report::{ExitOn, OutputArgs};
 use crate::capture::{Checksums, Oversize, SidesPolicy, Truncated};
-use crate::live::Dut;
+use crate::live::{Dut, Forward};
 use crate::object::Clock;
 use crate::scenario::Mode;
 use crate::subject::{AttachSetup, Loader};
@@ -107,6 +107,11 @@ pub struct ReplayArgs {
     /// How long a packet waits for what it acknowledges in live mode, seconds.
     #[arg(long, value_name = "SECONDS", requires = "live")]
     pub deadline: Option<f64>,
+    /// Let a real application answer in the place of recorded servers: `HOST:PORT`, or `RECORDED-PORT=HOST:PORT` for
+    /// conversations with that port. HOST is a host of the topology, on its loopback, or an address or name that is
+    /// reached from here.
+    #[arg(long, value_name = "[PORT=]HOST:PORT", requires = "live")]
+    pub forward: Vec<Forward>,
     /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
     #[arg(long, value_enum, default_value_t)]
     pub engine: EngineChoice,

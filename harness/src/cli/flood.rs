@@ -115,6 +115,7 @@ fn plan(args: &FloodArgs) -> Result<Plan, Failure> {
         speed: Speed::Top,
         engine: args.engine,
         live: crate::live::LiveOptions::default(),
+        apps: Vec::new(),
         clock: Clock::Kernel,
         artefacts: None,
         record: None,

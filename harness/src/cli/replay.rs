@@ -184,6 +184,7 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     })?;
     let mut live = LiveOptions { dut: args.live.unwrap_or_default(), ..LiveOptions::default() };
     live.speed = args.speed.unwrap_or(live.speed);
+    live.forward.clone_from(&args.forward);
     live.deadline_s = args.deadline.unwrap_or(live.deadline_s);
     if args.live.is_some() {
         live.validate().map_err(|message| Failure { exit: Exit::Invalid, message })?;
@@ -204,6 +205,7 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
         topology,
         speed: args.speed.unwrap_or_default(),
         live,
+        apps: Vec::new(),
         engine: args.engine,
         clock: args.clock.into(),
         artefacts: args.artefacts.clone(),

@@ -38,6 +38,11 @@ impl End {
         self.reset.is_some()
     }
 
+    /// Whether the server has said that it sends nothing more.
+    pub(super) fn server_has_finished(self) -> bool {
+        self.finished[1]
+    }
+
     /// Whether the server has agreed to talk.
     pub(super) fn was_answered(self) -> bool {
         self.answered

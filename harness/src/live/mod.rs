@@ -9,18 +9,26 @@
 //! So faults stay faults: a retransmission, a segment out of order, a closed window or a missing answer reaches the kernel
 //! as it was recorded, and what the kernel makes of it is its own.
 //!
+//! What the live server's application says can also be left to a real one: see [`Forward`].
+//!
 //! - `script`: conversations out of frames, what each end did, and what cannot be played. Pure.
 //! - `packet`: headers read and rewritten. Pure.
 //! - `peer`: the played end of one TCP connection. Pure.
+//! - `follow`: how the played end goes along with an application that answers otherwise. Pure.
 //! - `responder`: the sockets of the live end.
+//! - `forward`, `relay`: real applications behind them.
 //! - `play`: all of it, in one loop over one `epoll`.
 //! - `counters`: the kernel's own.
 
 mod counters;
 mod end;
+mod follow;
+mod forward;
+mod outcome;
 mod packet;
 mod peer;
 mod play;
+mod relay;
 mod responder;
 mod script;
 
@@ -31,6 +39,7 @@ use serde::Deserialize;
 use crate::topology::TopologyError;
 use crate::wire::Speed;
 
+pub use forward::{Forward, ForwardError};
 pub use play::play;
 pub use script::{Addresses, Script};
 
@@ -58,7 +67,7 @@ impl Dut {
 }
 
 /// How a capture is played live.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LiveOptions {
     /// Which end the kernel is.
@@ -68,11 +77,13 @@ pub struct LiveOptions {
     /// How long a packet waits for what it acknowledges, s. A conversation in which nothing happens for twice as long is
     /// given up.
     pub deadline_s: f64,
+    /// Applications that answer in the place of recorded servers, where the kernel is the server.
+    pub forward: Vec<Forward>,
 }
 
 impl Default for LiveOptions {
     fn default() -> Self {
-        Self { dut: Dut::Server, speed: Speed::Scaled(1.0), deadline_s: 3.0 }
+        Self { dut: Dut::Server, speed: Speed::Scaled(1.0), deadline_s: 3.0, forward: Vec::new() }
     }
 }
 
@@ -84,6 +95,16 @@ impl LiveOptions {
     pub fn validate(&self) -> Result<(), String> {
         if !(0.001..=3600.0).contains(&self.deadline_s) {
             return Err(format!("a deadline of {} s is out of range: 0.001 to 3600 s", self.deadline_s));
+        }
+        if let Some(forward) = self.forward.first().filter(|_| self.dut == Dut::Client) {
+            return Err(format!(
+                "{forward} answers as a server, and here the recorded servers are played: dut = server"
+            ));
+        }
+        let twice =
+            |forward: &&Forward| self.forward.iter().filter(|other| other.recorded == forward.recorded).count() > 1;
+        if let Some(forward) = self.forward.iter().find(twice) {
+            return Err(format!("{forward} is not the only application for the same conversations"));
         }
         match self.speed {
             Speed::Rate(rate) => Err(format!("conversations have no rate ({rate}): `1x`, `10x`, ... or `top`")),
@@ -120,6 +141,19 @@ pub enum LiveError {
     Nothing {
         /// How many packets there are.
         packets: usize,
+    },
+    /// There is no such place for an application to be at.
+    #[error("cannot forward to {to}: {host} is neither a host of topology {topology} nor a name that is known")]
+    Forward {
+        /// The application, as it was written.
+        to: String,
+        /// The topology.
+        topology: String,
+        /// The host that it is said to be on.
+        host: String,
+        /// Why the name could not be looked up.
+        #[source]
+        source: std::io::Error,
     },
     /// The network could not be asked or changed.
     #[error(transparent)]

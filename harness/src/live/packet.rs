@@ -10,6 +10,7 @@ pub(super) mod flag {
     pub const RST: u8 = 4;
     pub const PSH: u8 = 8;
     pub const ACK: u8 = 16;
+    pub const URG: u8 = 32;
     pub const ECE: u8 = 64;
     pub const CWR: u8 = 128;
 }
@@ -22,8 +23,45 @@ const UDP: u8 = 17;
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_WINDOW_SCALE: u8 = 3;
+const OPTION_SACK_PERMITTED: u8 = 4;
 const OPTION_SACK: u8 = 5;
 const OPTION_TIMESTAMPS: u8 = 8;
+
+/// What holds for a connection only if both SYNs have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Offer {
+    /// RFC 7323 section 2.
+    WindowScale,
+    /// RFC 2018 section 2.
+    Sack,
+    /// RFC 7323 section 3.
+    Timestamps,
+    /// RFC 3168 section 6.1.1.
+    Ecn,
+}
+
+impl Offer {
+    pub(super) const ALL: [Self; 4] = [Self::WindowScale, Self::Sack, Self::Timestamps, Self::Ecn];
+
+    /// Its option; two flags are none.
+    const fn kind(self) -> Option<u8> {
+        match self {
+            Self::WindowScale => Some(OPTION_WINDOW_SCALE),
+            Self::Sack => Some(OPTION_SACK_PERMITTED),
+            Self::Timestamps => Some(OPTION_TIMESTAMPS),
+            Self::Ecn => None,
+        }
+    }
+
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::WindowScale => "window scaling",
+            Self::Sack => "SACK",
+            Self::Timestamps => "timestamps",
+            Self::Ecn => "ECN",
+        }
+    }
+}
 
 /// Why a packet is no part of a conversation that can be played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +185,50 @@ impl Packet {
         })
     }
 
+    /// How many bytes of its payload are before the end of urgent data, if that ends within it (RFC 9293 section 3.8.5; the
+    /// pointer is read as Linux and others write it: behind the last urgent byte, RFC 6093 section 3.1).
+    pub(super) fn urgent(&self) -> Option<u16> {
+        let end = be16(&self.frame, self.transport + 18).filter(|_| self.flags() & flag::URG != 0)?;
+        (1..=self.payload().len()).contains(&usize::from(end)).then_some(end)
+    }
+
+    /// What a SYN offers, or agrees to, that the other end must answer in kind.
+    pub(super) fn offers(&self) -> Vec<Offer> {
+        let of = |kind| Offer::ALL.into_iter().find(|offer| offer.kind() == Some(kind));
+        let mut offers: Vec<Offer> = self.options().filter_map(|(kind, _)| of(kind)).collect();
+        if self.flags() & flag::ECE != 0 {
+            offers.push(Offer::Ecn);
+        }
+        offers
+    }
+
+    /// Takes an offer out of a SYN.
+    pub(super) fn withdraw(&mut self, offer: Offer) {
+        match offer.kind() {
+            None => self.frame[self.transport + 13] &= !(flag::ECE | flag::CWR),
+            Some(kind) => self.blank(kind),
+        }
+    }
+
+    /// Takes SACK blocks out: what they speak of is not what was sent.
+    pub(super) fn forget_blocks(&mut self) {
+        self.blank(OPTION_SACK);
+    }
+
+    fn blank(&mut self, kind: u8) {
+        let places: Vec<Range<usize>> =
+            self.options().filter(|(found, _)| *found == kind).map(|(_, place)| place.start - 2..place.end).collect();
+        for place in places {
+            self.frame[place].fill(OPTION_NOP);
+        }
+    }
+
+    /// Left and right edges of its SACK blocks (RFC 2018 section 3).
+    pub(super) fn blocks(&self) -> Vec<[u32; 2]> {
+        let place = self.options().find(|(kind, _)| *kind == OPTION_SACK).map_or(0..0, |(_, place)| place);
+        self.frame[place].chunks_exact(8).map(|block| [be32(block, 0), be32(block, 4)]).collect()
+    }
+
     /// By how many bits windows are shifted (RFC 7323 section 2.2), if a SYN says so.
     pub(super) fn window_scale(&self) -> Option<u8> {
         let (_, place) = self.options().find(|(kind, place)| *kind == OPTION_WINDOW_SCALE && place.len() == 1)?;
@@ -199,7 +281,7 @@ impl Packet {
     /// A segment with a part of this one's payload: the end of the direction stays with the last part.
     pub(super) fn part(&self, part: Range<usize>) -> Self {
         let payload = self.payload();
-        let is_last = part.end >= payload.len();
+        let (start, is_last) = (part.start, part.end >= payload.len());
         let seq = self.seq().wrapping_add(u32::try_from(part.start).unwrap_or_default());
         let mut frame = self.frame[..self.payload].to_vec();
         frame.extend_from_slice(&payload[part]);
@@ -207,6 +289,15 @@ impl Packet {
         frame[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
         if !is_last {
             frame[at + 13] &= !(flag::FIN | flag::PSH);
+        }
+        // The pointer counts from the segment's first byte.
+        let urgent = be16(&self.frame, at + 18).unwrap_or_default();
+        match urgent.checked_sub(u16::try_from(start).unwrap_or(u16::MAX)) {
+            Some(rest) if rest > 0 => frame[at + 18..at + 20].copy_from_slice(&rest.to_be_bytes()),
+            _ => {
+                frame[at + 13] &= !flag::URG;
+                frame[at + 18..at + 20].fill(0);
+            }
         }
         let packet = Self { frame, ..self.clone() };
         packet.with_length()

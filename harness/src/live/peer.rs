@@ -1,6 +1,7 @@
 //! The played end of one TCP connection: which packet goes out when, with which numbers of the live end.
 
 use super::end::End;
+use super::follow::Follow;
 use super::packet::{Packet, flag};
 use super::script::Flow;
 
@@ -50,6 +51,8 @@ pub(super) struct Peer {
     part: Option<u32>,
     /// How much later than planned the rest of it goes, ns: gaps stay gaps.
     lag_ns: u64,
+    /// Where a real application answers.
+    pub(super) follow: Option<Follow>,
     pub(super) end: End,
     pub(super) packets: u64,
     pub(super) received: u64,
@@ -61,14 +64,28 @@ pub(super) struct Peer {
 pub(super) type Plan<'a> = &'a dyn Fn(u64) -> u64;
 
 impl Peer {
+    /// The played end of a connection that a real application answers, if one does.
+    pub(super) fn following(follow: Option<Follow>) -> Self {
+        Self { follow, ..Self::default() }
+    }
+
     /// Whether packet `next` may go at `now_ns`. `written` is how many bytes the live end's kernel was given.
     pub(super) fn next(&mut self, flow: &Flow, now_ns: u64, plan: Plan<'_>, patience_ns: u64, written: u64) -> Next {
+        self.leave_out(flow);
         let Some(step) = flow.steps.get(self.next) else { return Next::Done };
+        if self.is_broken_off() {
+            return Next::Done;
+        }
         let due_ns = plan(step.time_ns) + self.lag_ns;
         if now_ns < due_ns {
             return Next::At(due_ns);
         }
-        let waits_for_data = step.ack.is_some_and(|ack| self.live_isn.is_none() || is_before(self.live_sent, ack));
+        let is_to_come = |ack: u32| match &self.follow {
+            // Nothing more comes of a server that has finished.
+            Some(follow) => follow.waits(ack, self.live_sent) && !self.end.server_has_finished(),
+            None => is_before(self.live_sent, ack),
+        };
+        let waits_for_data = step.ack.is_some_and(|ack| self.live_isn.is_none() || is_to_come(ack));
         let end = step.seq.wrapping_add(step.packet.span());
         let edge = self.live_acked.wrapping_add(self.live_window);
         let is_new = is_before(self.sent, end) && !step.packet.payload().is_empty() && self.live_isn.is_some();
@@ -79,7 +96,8 @@ impl Peer {
             }
             return Next::Now;
         }
-        let is_stalled = |ack: u32| self.live_isn.is_some() && u64::from(ack.saturating_sub(1)) <= written;
+        let is_stalled =
+            |ack: u32| self.live_isn.is_some() && self.follow.is_none() && u64::from(ack.saturating_sub(1)) <= written;
         let patience_ns =
             if waits_for_data && step.ack.is_some_and(is_stalled) { patience_ns.min(STALLED_NS) } else { patience_ns };
         let since = *self.held_since.get_or_insert(due_ns.max(now_ns));
@@ -99,13 +117,19 @@ impl Peer {
             }
             return Next::Now;
         }
-        if now_ns < since + patience_ns {
-            return Next::Hold { deadline_ns: since + patience_ns };
+        let deadline_ns = match self.follow.as_ref().filter(|_| waits_for_data && self.live_isn.is_some()) {
+            Some(follow) => follow.deadline_ns(since, patience_ns, self.live_sent),
+            None => since + patience_ns,
+        };
+        if now_ns < deadline_ns {
+            return Next::Hold { deadline_ns };
         }
         self.held_since = None;
         self.lag_ns += now_ns.saturating_sub(since);
         let packet = self.next + 1;
-        if waits_for_data {
+        if let Some(follow) = self.follow.as_mut().filter(|_| waits_for_data && self.live_isn.is_some()) {
+            follow.parted = true;
+        } else if waits_for_data {
             let (of, sent) = (step.ack.unwrap_or_default(), self.live_sent);
             self.adapted
                 .push(format!("packet {packet} of the played end acknowledges {sent} instead of {of}: no more came"));
@@ -132,13 +156,21 @@ impl Peer {
             (self.next, self.gone) = (self.next + 1, 0);
             self.packets += 1;
         }
+        let mut has_parted = false;
+        if let Some(follow) = &mut self.follow {
+            follow.sends(step, self.live_sent);
+            has_parted = follow.parted;
+        }
         if let Some(ack) = step.ack {
-            let ack = if is_before(self.live_sent, ack) { self.live_sent } else { ack };
+            let ack = if has_parted || is_before(self.live_sent, ack) { self.live_sent } else { ack };
             if is_before(self.acked, ack) {
                 self.acked = ack;
             }
             let isn = self.live_isn.unwrap_or(flow.live_isn);
             packet.acknowledge(isn.wrapping_add(ack), self.timestamp, isn.wrapping_sub(flow.live_isn));
+            if has_parted {
+                packet.forget_blocks();
+            }
         }
         let end = step.seq.wrapping_add(u32::try_from(from).unwrap_or_default()).wrapping_add(packet.span());
         if is_before(self.sent, end) {
@@ -149,7 +181,7 @@ impl Peer {
     }
 
     /// Takes in a packet of the live end, which is side `live`.
-    pub(super) fn receive(&mut self, packet: &Packet, played_isn: u32, live: usize) {
+    pub(super) fn receive(&mut self, packet: &Packet, played_isn: u32, live: usize, now_ns: u64) {
         let flags = packet.flags();
         self.received += 1;
         self.end.see(live, flags);
@@ -170,8 +202,44 @@ impl Peer {
             let end = packet.seq().wrapping_sub(isn).wrapping_add(packet.span());
             if is_before(self.live_sent, end) {
                 self.live_sent = end;
+                if let Some(follow) = &mut self.follow {
+                    follow.heard(now_ns);
+                }
             }
         }
+    }
+
+    /// Goes past recorded packets that only acknowledge what an application did not answer.
+    fn leave_out(&mut self, flow: &Flow) {
+        let Some(follow) = &mut self.follow else { return };
+        while follow.leaves_out(flow, self.next) {
+            self.next += 1;
+            follow.skipped += 1;
+        }
+    }
+
+    /// Whether a real application's end is gone, so that nothing more can be asked of it.
+    pub(super) fn is_broken_off(&self) -> bool {
+        self.follow.is_some() && self.end.was_reset()
+    }
+
+    /// An acknowledgement of what an application answered beyond what the capture knows of.
+    pub(super) fn acknowledge(&mut self, flow: &Flow) -> Option<Packet> {
+        let window = self.follow.as_mut().filter(|follow| follow.parted)?.window(flow);
+        if self.end.was_reset() || !is_before(self.acked, self.live_sent) {
+            return None;
+        }
+        self.bare(flow, window)
+    }
+
+    /// An acknowledgement of all that the live end has sent, by itself.
+    fn bare(&mut self, flow: &Flow, window: u16) -> Option<Packet> {
+        let like = flow.steps.iter().rev().find(|step| step.packet.flags() & flag::SYN == 0)?;
+        let first = flow.steps.first()?;
+        let ack = self.live_isn?.wrapping_add(self.live_sent);
+        self.acked = self.live_sent;
+        let seq = first.packet.seq().wrapping_sub(first.seq).wrapping_add(self.sent);
+        Some(like.packet.bare(seq, ack, window))
     }
 
     /// An acknowledgement that the capture does not have, of what the live end sent beyond it: only where the recorded end
@@ -182,11 +250,7 @@ impl Peer {
             return None;
         }
         let last = flow.steps.iter().rev().find(|step| step.packet.flags() & flag::SYN == 0)?;
-        let first = flow.steps.first()?;
-        self.acked = self.live_sent;
-        let seq = first.packet.seq().wrapping_sub(first.seq).wrapping_add(self.sent);
-        let ack = self.live_isn?.wrapping_add(self.live_sent);
-        Some(last.packet.bare(seq, ack, last.packet.window()))
+        self.bare(flow, last.packet.window())
     }
 
     pub(super) fn is_done(&self, flow: &Flow) -> bool {

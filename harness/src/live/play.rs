@@ -1,21 +1,24 @@
 //! One loop over everything: the played end's packets, the live end's sockets, and the times at which either acts.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::forward::{Target, Targets};
 use super::packet::Packet;
 use super::peer::{Next, Peer};
+use super::relay::{self, Relay};
 use super::responder::{self, Responder, Wait};
-use super::script::{Flow, Script};
-use super::{Dut, LiveError, LiveOptions, counters};
-use crate::observation::PerDirection;
-use crate::observation::live::{Fate, Live, LiveFlow};
+use super::script::Script;
+use super::{Dut, LiveError, LiveOptions, counters, outcome};
+use crate::observation::live::Live;
 use crate::sys::{self, Epoll, SEND_BATCH};
 use crate::topology::{Host, Network, Role};
+
+mod open;
 
 /// Room for frames of the live end that wait to be read: over 10,000 of the largest.
 const RECEIVE_ROOM: i32 = 64 << 20;
@@ -30,6 +33,8 @@ const OTHER_FILES: u64 = 512;
 const WIRE: u64 = u64::MAX;
 const LISTENER: u64 = 1 << 40;
 const DATAGRAMS: u64 = 1 << 41;
+/// And the application's side of each.
+const RELAY: u64 = 1 << 42;
 
 /// What is set at the device under test, so that many connections at once are no attack to it.
 const SETTINGS: [(&str, &str); 6] = [
@@ -72,7 +77,7 @@ pub fn play<E: From<LiveError>>(
         run.end(index, Some("it was stopped"));
     }
     let counters = counters::risen(&before, &counters::read(dut));
-    Ok(run.outcome(counters))
+    Ok(outcome::tell_all(script, &run.states, options.dut, counters))
 }
 
 fn dut(network: &Network) -> Result<&Host, LiveError> {
@@ -85,22 +90,27 @@ fn lacks(network: &Network, problem: impl Into<String>) -> LiveError {
 
 /// Where a conversation stands.
 #[derive(Debug, Default)]
-struct State {
-    peer: Peer,
-    responder: Responder,
+pub(super) struct State {
+    pub(super) peer: Peer,
+    pub(super) responder: Responder,
     /// When something last happened.
     last_ns: u64,
     over: bool,
     /// Bare acknowledgements that the capture does not have.
-    tails: u64,
-    failure: Option<String>,
+    pub(super) tails: u64,
+    pub(super) failure: Option<String>,
     connecting: bool,
+    /// The application that answers, as it was written.
+    pub(super) forwarded_to: Option<String>,
+    /// To it, where datagrams are.
+    relay: Option<UdpSocket>,
 }
 
 struct Run<'a> {
     network: &'a Network,
     script: &'a Script,
     options: &'a LiveOptions,
+    targets: Targets<'a>,
     start_ns: u64,
     states: Vec<State>,
     /// Conversations by their ends: protocol, live end, played end. The first is the one that is going on.
@@ -121,124 +131,6 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(network: &'a Network, script: &'a Script, options: &'a LiveOptions) -> Result<Self, LiveError> {
-        if script.flows.is_empty() {
-            return Err(LiveError::Nothing { packets: script.packets });
-        }
-        let dut = dut(network)?;
-        let far = network.with_role(Role::Client).ok_or_else(|| lacks(network, "no host is the client"))?;
-        let topology = network.topology();
-        let link = topology.links.iter().find_map(|link| {
-            let [one, two] = &link.ends;
-            if one.host == far.name() && two.host == dut.name() {
-                Some((one, two))
-            } else if two.host == far.name() && one.host == dut.name() {
-                Some((two, one))
-            } else {
-                None
-            }
-        });
-        let (played, live) =
-            link.ok_or_else(|| lacks(network, "no link joins the client, which is played, and the device under test"))?;
-        let own: BTreeSet<_> = dut
-            .links()?
-            .iter()
-            .map(|link| dut.addresses(&link.name))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .map(|prefix| prefix.address)
-            .collect();
-        if let Some(address) = script.addresses().live.iter().find(|address| !own.contains(address)) {
-            return Err(lacks(
-                network,
-                format!("the device under test has no address {address}, which the live end has"),
-            ));
-        }
-        let index = far.ifindex(&played.interface)?;
-        let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::queued_packet_sender(index)?)));
-        let (wire, sender) = open.map_err(LiveError::system("open packet sockets at the played end"))?;
-        let epoll = Epoll::new().map_err(LiveError::system("wait for sockets"))?;
-        epoll.add(wire.as_fd(), WIRE).map_err(LiveError::system("wait for packets"))?;
-        let mut known: HashMap<_, VecDeque<usize>> = HashMap::new();
-        for (index, flow) in script.flows.iter().enumerate().filter(|(_, flow)| flow.refused.is_none()) {
-            known.entry((flow.tcp, flow.live(options.dut), flow.played(options.dut))).or_default().push_back(index);
-        }
-        Ok(Self {
-            network,
-            script,
-            options,
-            start_ns: 0,
-            states: script.flows.iter().map(|_| State::default()).collect(),
-            known,
-            times: BinaryHeap::new(),
-            epoll,
-            wire,
-            sender,
-            macs: [dut.mac(&live.interface)?.0, far.mac(&played.interface)?.0],
-            listeners: Vec::new(),
-            datagrams: Vec::new(),
-            datagram_of: HashMap::new(),
-            outgoing: Vec::new(),
-            over: 0,
-            ready: Vec::new(),
-        })
-    }
-
-    /// Opens the live end's sockets, and puts every conversation on the plan.
-    fn open(&mut self) -> Result<(), LiveError> {
-        let dut = dut(self.network)?;
-        let playable = self.script.flows.iter().filter(|flow| flow.refused.is_none());
-        let files = playable.clone().count() as u64 + OTHER_FILES;
-        sys::allow_open_files(files).map_err(LiveError::system(format!("have {files} open files")))?;
-        for (name, value) in SETTINGS {
-            // Kernels lack one or the other.
-            _ = dut.set_sysctl(name, value);
-        }
-        if playable.clone().any(|flow| flow.asks_for_ecn) && self.options.dut == Dut::Client {
-            dut.set_sysctl("net.ipv4.tcp_ecn", "1")?;
-        }
-        if self.known.values().any(|flows| flows.len() > 1) {
-            // Ends that connect again would find the connection before in TIME-WAIT for a minute: it has none, then.
-            dut.set_sysctl("net.ipv4.tcp_max_tw_buckets", "0")?;
-        }
-        if self.options.dut == Dut::Server {
-            let answered = playable.clone().filter(|flow| flow.tcp && flow.end.was_answered());
-            let mut wanted: BTreeMap<SocketAddr, Option<u32>> = BTreeMap::new();
-            for flow in answered {
-                let room = wanted.entry(flow.server).or_default();
-                *room = flow.receive_buffer.or(*room);
-            }
-            for (address, room) in wanted {
-                let listener = dut.run(move || responder::listen(address, room));
-                let listener = listener.map_err(LiveError::system(format!("listen at {address}")))?;
-                let token = LISTENER + self.listeners.len() as u64;
-                self.epoll.add(listener.as_fd(), token).map_err(LiveError::system("wait for connections"))?;
-                self.listeners.push(listener);
-            }
-        }
-        let udp: BTreeSet<SocketAddr> =
-            playable.filter(|flow| !flow.tcp).map(|flow| flow.live(self.options.dut)).collect();
-        for address in udp {
-            let socket = dut.run(move || responder::datagrams(address));
-            let socket = socket.map_err(LiveError::system(format!("open a UDP socket at {address}")))?;
-            let token = DATAGRAMS + self.datagrams.len() as u64;
-            self.epoll.add(socket.as_fd(), token).map_err(LiveError::system("wait for datagrams"))?;
-            self.datagram_of.insert(address, self.datagrams.len());
-            self.datagrams.push(socket);
-        }
-        self.start_ns = sys::monotonic_ns();
-        for index in 0..self.script.flows.len() {
-            if self.script.flows[index].refused.is_some() {
-                self.states[index].over = true;
-                self.over += 1;
-            } else if self.is_first(index) {
-                self.begin(index);
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the one before it between the same ends is over.
     fn is_first(&self, index: usize) -> bool {
         self.known.get(&self.key(index)).and_then(VecDeque::front) == Some(&index)
@@ -277,7 +169,8 @@ impl<'a> Run<'a> {
         for token in &ready {
             match *token {
                 WIRE => self.receive()?,
-                token if token >= DATAGRAMS => self.read_datagrams((token - DATAGRAMS) as usize),
+                token if token >= RELAY => self.serve_application((token - RELAY) as usize)?,
+                token if token >= DATAGRAMS => self.read_datagrams((token - DATAGRAMS) as usize)?,
                 token if token >= LISTENER => self.accept((token - LISTENER) as usize)?,
                 token => self.serve(token as usize)?,
             }
@@ -302,14 +195,24 @@ impl<'a> Run<'a> {
             let key = (packet.tcp, packet.from, packet.to);
             let Some(index) = self.known.get(&key).and_then(VecDeque::front).copied() else { continue };
             let live = self.live_side();
+            let now = sys::monotonic_ns();
+            self.touch(index, now);
             let (flow, state) = (&self.script.flows[index], &mut self.states[index]);
-            state.last_ns = sys::monotonic_ns();
             if packet.tcp {
-                state.peer.receive(&packet, flow.played_isn, live);
+                state.peer.receive(&packet, flow.played_isn, live, now);
             } else {
                 state.peer.received += 1;
             }
             self.serve(index)?;
+        }
+    }
+
+    /// Something has happened in a conversation. Where the played end is done, what an application still says is no reason
+    /// to listen forever.
+    fn touch(&mut self, index: usize, now: u64) {
+        let state = &mut self.states[index];
+        if state.forwarded_to.is_none() || !state.peer.is_done(&self.script.flows[index]) {
+            state.last_ns = state.last_ns.max(now);
         }
     }
 
@@ -332,12 +235,75 @@ impl<'a> Run<'a> {
     fn adopt(&mut self, index: usize, stream: std::net::TcpStream) -> Result<(), LiveError> {
         self.epoll.add(stream.as_fd(), index as u64).map_err(LiveError::system("wait for a connection"))?;
         self.states[index].responder.take(stream);
+        let Some(target) = self.target(index) else { return Ok(()) };
+        match target.reach(relay::connect) {
+            Ok(app) => {
+                let token = RELAY + index as u64;
+                self.epoll.add(app.as_fd(), token).map_err(LiveError::system("wait for an application"))?;
+                self.states[index].responder.forward(Relay::new(app));
+            }
+            Err(error) => self.states[index].responder.fail(format!("its application cannot be reached: {error}")),
+        }
         Ok(())
     }
 
-    fn read_datagrams(&mut self, socket: usize) {
+    /// The application that answers a conversation.
+    fn target(&self, index: usize) -> Option<Target<'a>> {
+        self.states[index].forwarded_to.as_ref()?;
+        self.targets.find(self.script.flows[index].server.port()).map(|(_, target)| target)
+    }
+
+    /// Goes on with what an application has said.
+    fn serve_application(&mut self, index: usize) -> Result<(), LiveError> {
+        let flow = &self.script.flows[index];
+        let live = flow.live(self.options.dut);
+        if let (Some(app), Some(socket)) = (&self.states[index].relay, self.datagram_of.get(&live)) {
+            let (app, socket) = (app.try_clone().map_err(LiveError::system("read from an application"))?, *socket);
+            let mut room = vec![0; 65_536];
+            loop {
+                match app.recv(&mut room) {
+                    Ok(len) => {
+                        self.touch(index, sys::monotonic_ns());
+                        // A full queue loses datagrams, as any network does.
+                        _ = self.datagrams[socket].send_to(&room[..len], flow.played(self.options.dut));
+                        self.states[index].responder.answered(flow, &room[..len]);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) if relay::is_early(&error) => break,
+                    Err(error) => {
+                        self.states[index].responder.fail(format!("its application cannot be reached: {error}"));
+                        break;
+                    }
+                }
+            }
+        }
+        self.serve(index)
+    }
+
+    /// Hands a datagram on to the application.
+    fn forward_datagram(&mut self, index: usize, bytes: &[u8]) -> Result<(), LiveError> {
+        let Some(target) = self.target(index) else { return Ok(()) };
+        if self.states[index].relay.is_none() {
+            match target.reach(relay::datagrams) {
+                Ok(app) => {
+                    let token = RELAY + index as u64;
+                    self.epoll.add(app.as_fd(), token).map_err(LiveError::system("wait for an application"))?;
+                    self.states[index].relay = Some(app);
+                }
+                Err(error) => {
+                    self.states[index].responder.fail(format!("its application cannot be reached: {error}"));
+                }
+            }
+        }
+        let state = &mut self.states[index];
+        // What an application has no room for is lost, as in any network; that there is none is told when it is read.
+        _ = state.relay.as_ref().map(|app| app.send(bytes));
+        Ok(())
+    }
+
+    fn read_datagrams(&mut self, socket: usize) -> Result<(), LiveError> {
         let mut room = vec![0; 65_536];
-        let Ok(live) = self.datagrams[socket].local_addr() else { return };
+        let Ok(live) = self.datagrams[socket].local_addr() else { return Ok(()) };
         while let Ok((len, from)) = self.datagrams[socket].recv_from(&mut room) {
             let key = (false, responder::plain(live), responder::plain(from));
             let Some(index) = self.known.get(&key).and_then(VecDeque::front).copied() else { continue };
@@ -345,7 +311,9 @@ impl<'a> Run<'a> {
             state.responder.datagram(&self.script.flows[index], &room[..len]);
             state.last_ns = sys::monotonic_ns();
             self.times.push(Reverse((0, index)));
+            self.forward_datagram(index, &room[..len])?;
         }
+        Ok(())
     }
 
     /// Lets both ends of a conversation do what they can now, and looks whether it is over.
@@ -386,9 +354,9 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.states[index].connecting = true;
-        let (address, room, server) = (flow.client, flow.receive_buffer, flow.server);
+        let (address, room, server, fast_open) = (flow.client, flow.receive_buffer, flow.server, flow.fast_open);
         let opened = dut(self.network)?.run(move || {
-            let socket = responder::client(address, room)?;
+            let socket = responder::client(address, room, fast_open)?;
             match socket.connect(&server.into()) {
                 Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
                 _ => Ok(socket),
@@ -418,7 +386,12 @@ impl<'a> Run<'a> {
         let mut responder = std::mem::take(&mut self.states[index].responder);
         let plan = |time_ns| self.plan(time_ns);
         let before = (responder.read, responder.written);
-        let wait = if flow.tcp {
+        let is_forwarded = self.states[index].forwarded_to.is_some();
+        let wait = if is_forwarded {
+            // Datagrams go through as they come.
+            responder.relay(flow);
+            Wait::Nothing
+        } else if flow.tcp {
             responder.advance(flow, now, &plan)
         } else {
             let live = flow.live(self.options.dut);
@@ -430,11 +403,11 @@ impl<'a> Run<'a> {
             }
         };
         let moved = before != (responder.read, responder.written);
-        let state = &mut self.states[index];
-        state.responder = responder;
+        self.states[index].responder = responder;
         if moved {
-            state.last_ns = now;
+            self.touch(index, now);
         }
+        let state = &mut self.states[index];
         if let Wait::Until(due) = wait {
             state.last_ns = state.last_ns.max(due.min(now + 1));
             self.keep_alive(index, due);
@@ -466,10 +439,11 @@ impl<'a> Run<'a> {
                 Next::Done => peer.tail(flow).inspect(|_| self.states[index].tails += 1),
                 _ => None,
             };
+            let packet = packet.or_else(|| peer.acknowledge(flow));
             self.states[index].peer = peer;
             match (next, packet) {
                 (_, Some(packet)) => {
-                    self.states[index].last_ns = now;
+                    self.touch(index, now);
                     self.push(packet);
                 }
                 (Next::At(due), None) => return self.keep_alive(index, due),
@@ -490,7 +464,12 @@ impl<'a> Run<'a> {
             return false;
         }
         if self.states[index].peer.received < step.after {
-            return false;
+            // An application may answer less often than was recorded.
+            let deadline = self.states[index].last_ns + self.options.patience_ns();
+            if self.states[index].forwarded_to.is_none() || now < deadline {
+                self.remind(index, deadline);
+                return false;
+            }
         }
         let packet = step.packet.clone();
         let state = &mut self.states[index];
@@ -527,9 +506,17 @@ impl<'a> Run<'a> {
 
     fn is_complete(&self, index: usize) -> bool {
         let (flow, state) = (&self.script.flows[index], &self.states[index]);
+        if state.forwarded_to.is_some() && state.responder.error.is_some() {
+            return true;
+        }
+        if flow.tcp && state.forwarded_to.is_some() {
+            let is_as_recorded = state.peer.end.text() == flow.end.text();
+            return state.peer.is_broken_off()
+                || (state.peer.is_done(flow) && is_as_recorded && state.responder.read >= flow.reads.len() as u64);
+        }
         if !flow.tcp {
             return state.peer.packets == flow.steps.len() as u64
-                && state.responder.is_done(flow)
+                && (state.responder.is_done(flow) || state.forwarded_to.is_some())
                 && state.responder.read == flow.steps.len() as u64
                 && state.peer.received >= flow.datagrams.len() as u64;
         }
@@ -557,99 +544,20 @@ impl<'a> Run<'a> {
             flows.pop_front();
             flows.front().copied()
         });
+        if self.states[index].forwarded_to.is_some() {
+            // Nobody is left to talk to: an application need not wait for the end of all.
+            self.states[index].responder.close(&self.script.flows[index]);
+            self.states[index].relay = None;
+        }
         if let Some(next) = next {
             // Its ports are needed again. Other sockets stay until the counters are read, of which closing is no part.
             self.states[index].responder.close(&self.script.flows[index]);
             self.begin(next);
         }
     }
-
-    fn outcome(self, counters: BTreeMap<String, u64>) -> Live {
-        let mut live = Live { dut: self.options.dut.text().to_owned(), counters, ..Live::default() };
-        for (flow, state) in self.script.flows.iter().zip(&self.states) {
-            let told = tell(flow, state, self.options.dut);
-            *live.fates.entry(told.fate).or_default() += 1;
-            let as_recorded = told.recorded_end == told.live_end && told.recorded_bytes == told.socket_bytes;
-            live.as_recorded += u64::from(told.fate != Fate::Refused && as_recorded);
-            live.flows.push(told);
-        }
-        live
-    }
 }
 
 /// Whether an address is in use.
 fn is_taken(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE))
-}
-
-/// What became of a conversation.
-fn tell(flow: &Flow, state: &State, dut: Dut) -> LiveFlow {
-    let live_side = usize::from(dut == Dut::Server);
-    let mut bytes = [0; 2];
-    (bytes[live_side], bytes[1 - live_side]) = (state.responder.written_bytes, state.responder.read_bytes);
-    let direction = |[a_to_b, b_to_a]: [u64; 2]| PerDirection { a_to_b, b_to_a };
-    let text = |end: String| if flow.tcp { end } else { "datagrams".to_owned() };
-    let mut told = LiveFlow {
-        proto: if flow.tcp { "tcp" } else { "udp" }.to_owned(),
-        client: flow.client.to_string(),
-        server: flow.server.to_string(),
-        fate: Fate::Replayed,
-        reasons: Vec::new(),
-        recorded_end: text(flow.end.text()),
-        live_end: text(state.peer.end.text()),
-        recorded_bytes: direction(flow.bytes),
-        socket_bytes: direction(bytes),
-        sent: state.peer.packets,
-        received: state.peer.received,
-    };
-    if let Some(why) = &flow.refused {
-        (told.fate, told.reasons) = (Fate::Refused, vec![why.clone()]);
-        told.live_end = "not played".to_owned();
-        return told;
-    }
-    let failures = failures(flow, state, &told);
-    if !failures.is_empty() {
-        (told.fate, told.reasons) = (Fate::Failed, failures);
-    }
-    told.reasons.extend(flow.notes.iter().cloned());
-    told.reasons.extend(state.peer.adapted.iter().cloned());
-    if state.tails > 0 {
-        told.reasons.push(format!("{} acknowledgements that the capture does not have", state.tails));
-    }
-    if told.fate == Fate::Replayed && !told.reasons.is_empty() {
-        told.fate = Fate::Adapted;
-    }
-    told
-}
-
-/// Why it did not come to its recorded end.
-fn failures(flow: &Flow, state: &State, told: &LiveFlow) -> Vec<String> {
-    let mut failures = Vec::new();
-    if told.live_end != told.recorded_end {
-        failures.push(format!("it is {} instead of {}", told.live_end, told.recorded_end));
-    }
-    for (name, recorded, got) in [
-        ("client", told.recorded_bytes.a_to_b, told.socket_bytes.a_to_b),
-        ("server", told.recorded_bytes.b_to_a, told.socket_bytes.b_to_a),
-    ] {
-        if recorded != got {
-            failures.push(format!("{got} of {recorded} bytes of the {name}"));
-        }
-    }
-    if state.responder.differs {
-        failures.push("other bytes than recorded came out of the socket".to_owned());
-    }
-    failures.extend(state.responder.error.clone());
-    let left = if flow.tcp {
-        state.peer.left(flow)
-    } else {
-        flow.steps.len().saturating_sub(usize::try_from(state.peer.packets).unwrap_or(usize::MAX))
-    };
-    if left > 0 {
-        failures.push(format!("{left} of {} packets of the played end were not sent", flow.steps.len()));
-    }
-    if !failures.is_empty() {
-        failures.extend(state.failure.clone());
-    }
-    failures
 }

@@ -2,11 +2,14 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::os::fd::AsFd as _;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::relay::{Broken, Relay, is_early, reset};
 use super::script::{Flow, What};
+
+use crate::sys;
 
 /// Bytes that are read at once.
 const ROOM: usize = 64 << 10;
@@ -29,12 +32,16 @@ pub(super) fn listen(address: SocketAddr, receive_buffer: Option<u32>) -> io::Re
     Ok(socket.into())
 }
 
-/// Opens a socket in the calling thread's network namespace that is bound to `address`, and not connected yet.
-pub(super) fn client(address: SocketAddr, receive_buffer: Option<u32>) -> io::Result<Socket> {
+/// Opens a socket in the calling thread's network namespace that is bound to `address`, and not connected yet. With
+/// `fast_open` connecting it sends nothing: the SYN goes with what is written first.
+pub(super) fn client(address: SocketAddr, receive_buffer: Option<u32>, fast_open: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes as usize)?;
+    }
+    if fast_open {
+        sys::send_data_with_syn(socket.as_fd())?;
     }
     socket.bind(&address.into())?;
     Ok(socket)
@@ -56,6 +63,8 @@ pub(super) fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
 #[derive(Debug, Default)]
 pub(super) struct Responder {
     stream: Option<TcpStream>,
+    /// The application that answers instead.
+    relay: Option<Relay>,
     action: usize,
     paused: bool,
     /// Bytes of the stream, or datagrams.
@@ -64,8 +73,10 @@ pub(super) struct Responder {
     /// Bytes, of datagrams too.
     pub(super) read_bytes: u64,
     pub(super) written_bytes: u64,
-    /// What came is what was recorded.
+    /// Other bytes came than were recorded.
     pub(super) differs: bool,
+    /// The first byte that an application answered otherwise than recorded.
+    pub(super) answers_differ: Option<u64>,
     ended: bool,
     finished: bool,
     pub(super) error: Option<String>,
@@ -87,7 +98,60 @@ impl Responder {
     pub(super) fn take(&mut self, stream: TcpStream) {
         // What is written goes out at once, as it was recorded.
         _ = stream.set_nodelay(true);
+        // Urgent bytes are bytes of the stream (RFC 6093 section 4).
+        _ = SockRef::from(&stream).set_out_of_band_inline(true);
         self.stream = Some(stream);
+    }
+
+    /// Lets an application answer.
+    pub(super) fn forward(&mut self, relay: Relay) {
+        self.relay = Some(relay);
+    }
+
+    /// The application cannot be had: the connection is broken off.
+    pub(super) fn fail(&mut self, problem: String) {
+        self.error.get_or_insert(problem);
+        if let Some(stream) = self.stream.take() {
+            reset(&stream);
+        }
+    }
+
+    /// Moves bytes between the live end and its application.
+    pub(super) fn relay(&mut self, flow: &Flow) {
+        let (Some(stream), Some(relay)) = (&self.stream, &mut self.relay) else { return };
+        let (read, written, differs, answers) =
+            (&mut self.read, &mut self.written, &mut self.differs, &mut self.answers_differ);
+        let mut received = |bytes: &[u8]| {
+            *differs |= other_from(&flow.reads, *read, bytes).is_some();
+            *read += bytes.len() as u64;
+        };
+        let mut answered = |bytes: &[u8]| {
+            *answers = answers.or_else(|| other_from(&flow.writes, *written, bytes));
+            *written += bytes.len() as u64;
+        };
+        let pumped = relay.pump(stream, &mut received, &mut answered);
+        (self.read_bytes, self.written_bytes) = (self.read, self.written);
+        let is_over = relay.is_over();
+        match pumped {
+            Ok(()) if !is_over => return,
+            Ok(()) => {}
+            Err(Broken::Live) => relay.reset(),
+            Err(Broken::App(error)) => {
+                reset(stream);
+                // Breaking off is an answer, too; not being there is none.
+                if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+                    self.error.get_or_insert_with(|| format!("its application cannot be reached: {error}"));
+                }
+            }
+        }
+        (self.stream, self.relay) = (None, None);
+    }
+
+    /// Takes in a datagram of the application.
+    pub(super) fn answered(&mut self, flow: &Flow, bytes: &[u8]) {
+        self.answers_differ = self.answers_differ.or_else(|| other_from(&flow.writes, self.written_bytes, bytes));
+        self.written += 1;
+        self.written_bytes += bytes.len() as u64;
     }
 
     /// Reads and writes as far as the socket and the script let it.
@@ -127,15 +191,19 @@ impl Responder {
                 _ = stream.shutdown(std::net::Shutdown::Write);
             }
             What::Reset => {
-                _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+                reset(stream);
                 self.stream = None;
                 self.finished = true;
             }
-            What::Write(end) => {
+            What::Write(end) | What::Urgent(end) => {
+                let is_urgent = matches!(what, What::Urgent(_));
                 while self.written < *end {
                     let (from, to) = (position(self.written), position(*end));
                     let Some(bytes) = flow.writes.get(from..to) else { return true };
-                    match stream.write(bytes) {
+                    // Of what is sent as urgent, the last byte is (tcp(7)).
+                    let wrote =
+                        if is_urgent { SockRef::from(&*stream).send_out_of_band(bytes) } else { stream.write(bytes) };
+                    match wrote {
                         Ok(count) => {
                             self.written += count as u64;
                             self.written_bytes = self.written;
@@ -165,8 +233,7 @@ impl Responder {
                     return;
                 }
                 Ok(count) => {
-                    let at = position(self.read);
-                    self.differs |= flow.reads.get(at..at + count) != Some(&room[..count]);
+                    self.differs |= other_from(&flow.reads, self.read, &room[..count]).is_some();
                     self.read += count as u64;
                     self.read_bytes = self.read;
                 }
@@ -183,8 +250,7 @@ impl Responder {
 
     /// Takes in a datagram.
     pub(super) fn datagram(&mut self, flow: &Flow, bytes: &[u8]) {
-        let at = position(self.read_bytes);
-        self.differs |= flow.reads.get(at..at + bytes.len()) != Some(bytes);
+        self.differs |= other_from(&flow.reads, self.read_bytes, bytes).is_some();
         self.read += 1;
         self.read_bytes += bytes.len() as u64;
     }
@@ -231,8 +297,9 @@ impl Responder {
 
     /// Lets its socket go: with an RST where the capture does not have its end.
     pub(super) fn close(&mut self, flow: &Flow) {
+        self.relay = None;
         if let Some(stream) = self.stream.take().filter(|_| !flow.end.is_over()) {
-            _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            reset(&stream);
         }
     }
 }
@@ -242,9 +309,11 @@ const fn position(at: u64) -> usize {
     at as usize
 }
 
-/// Whether there is nothing to be had now: no room, no data, no connection yet.
-fn is_early(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
+/// The first byte at which what comes at `at` is not what was recorded there.
+fn other_from(recorded: &[u8], at: u64, bytes: &[u8]) -> Option<u64> {
+    let rest = recorded.get(position(at)..).unwrap_or_default();
+    let same = rest.iter().zip(bytes).take_while(|(recorded, got)| recorded == got).count();
+    (same < bytes.len()).then_some(at + same as u64)
 }
 
 /// An address that packets of a socket can come from.

@@ -59,6 +59,9 @@ pub struct LiveFlow {
     pub sent: u64,
     /// Packets of the live end that came.
     pub received: u64,
+    /// The real application that answered in the place of the recorded server, as it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded_to: Option<String>,
 }
 
 /// A capture played against the kernel's own sockets.

@@ -1,10 +1,12 @@
 //! A run in live mode: a capture played against the kernel's own sockets.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::stage::{self, Progress};
 use super::tee::Tee;
 use super::{Plan, RunError, Step};
+use crate::apps::{self, AppsOutcome, Servers};
 use crate::capture::Frame;
 use crate::live::{self, Script};
 use crate::observation::Observation;
@@ -32,9 +34,18 @@ pub(super) fn run(
     document.topology = Some(topology.name.clone());
     let played = topology.hosts.iter().find(|host| host.role == Role::Client).map(|host| host.name.clone());
     let of = script.flows() as u64;
+    let mut applications = AppsOutcome::default();
     let act = |network: &Network, progress: &mut Progress<'_>| {
+        let folder = plan.artefacts.as_ref().map(|folder| Ok(Outputs::Kept(folder.join("apps"))));
+        let folder = folder
+            .unwrap_or_else(|| tempfile::tempdir().map(Outputs::Temporary))
+            .map_err(|source| RunError::Artefact { path: std::env::temp_dir(), source })?;
+        let mut at = |at: apps::Progress<'_>| progress.at(Step::App { at });
+        let servers = Servers::start::<RunError>(network, &plan.apps, folder.path(), stop, &mut at)?;
         let mut at = |done| progress.at(Step::Flows { done, of });
-        live::play::<RunError>(network, &script, &plan.live, stop, &mut at)
+        let played = live::play::<RunError>(network, &script, &plan.live, stop, &mut at);
+        applications = servers.end();
+        played
     };
     let record = plan.record.is_some();
     let watch = Watch::AllBut(played.as_deref());
@@ -44,8 +55,25 @@ pub(super) fn run(
     for (kind, count) in script.others() {
         document.notes.push(format!("{count} packets are not played: {kind}"));
     }
+    document.notes.extend(applications.notes);
+    document.apps = applications.apps;
     document.observation = Observation { live: Some(seen), ..Observation::default() };
     Ok(recording)
+}
+
+/// Where applications' outputs are.
+enum Outputs {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Outputs {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
 }
 
 fn other(dut: &str) -> &'static str {

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use crate::apps::AppSpec;
 use crate::capture::{self, Frames, Survey};
 use crate::kernel::{self, probe};
 use crate::live::LiveOptions;
@@ -55,6 +56,8 @@ pub struct Plan {
     pub clock: Clock,
     /// How live mode plays the capture.
     pub live: LiveOptions,
+    /// Servers that live mode hands conversations on to, beside those that run anyway.
+    pub apps: Vec<AppSpec>,
     /// Where the frames as offered and as received are kept.
     pub artefacts: Option<PathBuf>,
     /// Where what passes the links of the device under test is recorded, in lockstep mode what is offered to the

@@ -112,7 +112,7 @@ pub struct Traffic {
     #[serde(default)]
     pub frames: Vec<Frames>,
     /// Real applications on hosts of the topology, instead of a capture; in live mode. On the preset `router` unless the
-    /// topology says otherwise.
+    /// topology says otherwise. Beside a capture: servers that answer its clients, by `live.forward`.
     #[serde(default)]
     pub apps: Vec<AppSpec>,
     /// Traffic of the catalogue (`bpflab synth --list`), alone or, from its first packet on, over the capture.
@@ -144,6 +144,14 @@ pub struct Traffic {
     pub live: LiveOptions,
     /// Clock of the analysis in wire mode; the capture's if left out.
     pub clock: Option<Clock>,
+}
+
+impl Traffic {
+    /// Whether applications make all of it.
+    #[must_use]
+    pub fn is_of_applications(&self) -> bool {
+        !self.apps.is_empty() && self.capture.is_none() && self.frames.is_empty() && self.synth.is_empty()
+    }
 }
 
 /// A frame written out in hexadecimal, sent one or more times.
@@ -338,7 +346,11 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
             return Err("`traffic` names neither a `capture` nor `frames` nor `synth` nor `apps`".to_owned());
         }
         (false, false, false) => {}
-        _ if !apps.is_empty() => return Err("`traffic` names `apps` beside other traffic: keep one".to_owned()),
+        _ if !apps.is_empty() && scenario.traffic.live.forward.is_empty() => {
+            return Err("`traffic` names `apps` beside other traffic, none of which goes to them: keep one, or say \
+                        `live.forward`"
+                .to_owned());
+        }
         (true, true, _) => return Err("`traffic` names both a `capture` and `frames`: keep one".to_owned()),
         (_, true, true) => return Err("`traffic` names both `frames` and `synth`: keep one".to_owned()),
         _ => {}
@@ -381,9 +393,11 @@ fn validate_apps(scenario: &Scenario) -> Result<(), String> {
         return Err("`traffic.apps` run in live mode alone: say `modes = [\"live\"]`".to_owned());
     }
     // A topology that is wrong is told by its own check.
-    let choice = scenario.topology.or_preset(Preset::Router);
+    let is_alone = traffic.is_of_applications();
+    let choice = scenario.topology.or_preset(if is_alone { Preset::Router } else { Preset::Host });
     choice.validate().map_err(|error| error.to_string())?;
-    let problems = apps::problems(&traffic.apps, &choice.resolve(&[], &[], DEFAULT_MTU));
+    let mut problems = apps::problems(&traffic.apps, &choice.resolve(&[], &[], DEFAULT_MTU));
+    problems.extend(if is_alone { apps::problem_alone(&traffic.apps) } else { apps::problem_beside(&traffic.apps) });
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 

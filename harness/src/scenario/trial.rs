@@ -176,7 +176,7 @@ impl Trial {
         stop: &AtomicBool,
         step: &mut dyn FnMut(Step<'_>),
     ) -> Result<Seen, RunError> {
-        let has_apps = !self.found.scenario.traffic.apps.is_empty();
+        let has_apps = self.found.scenario.traffic.is_of_applications();
         let mut document =
             if has_apps { self.play_apps(artefacts, stop, step)? } else { self.replay(artefacts, stop, step)? };
         self.keep_coverage(std::mem::take(&mut document.coverage), artefacts)?;
@@ -287,7 +287,8 @@ impl Trial {
             engine: crate::wire::EngineChoice::Auto,
             speed: traffic.speed,
             clock: traffic.clock.unwrap_or(Clock::Capture),
-            live: traffic.live,
+            live: traffic.live.clone(),
+            apps: traffic.apps.clone(),
             artefacts: Some(artefacts.to_owned()),
             record: self.record.clone(),
         })

@@ -87,6 +87,14 @@ pub fn receive_frame<'a>(socket: BorrowedFd<'_>, room: &'a mut [u8]) -> io::Resu
     }
 }
 
+/// Lets a TCP socket's SYN wait for the first data, and go with it (`TCP_FASTOPEN_CONNECT`, RFC 7413).
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 4.11; `EOPNOTSUPP` where `net.ipv4.tcp_fastopen` forbids it to clients.
+pub fn send_data_with_syn(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+}
+
 fn set_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the value is an int of the stated size.
     check(unsafe {

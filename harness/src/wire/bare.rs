@@ -133,13 +133,21 @@ impl BareLink {
         injector.start_at(0, self.arrived());
         let mut schedule = Schedule::new(speed);
         let start = sys::monotonic_ns();
-        for frame in frames {
-            if let Some(due) = schedule.due(frame.time_ns) {
-                injector.wait_until(start + due);
+        let due: Vec<u64> =
+            frames.iter().map(|frame| start + schedule.due(frame.time_ns).unwrap_or_default()).collect();
+        let mut next = 0;
+        while next < frames.len() {
+            injector.wait_until(due[next]);
+            // What is late already goes together.
+            let now = sys::monotonic_ns();
+            let late = due[next + 1..].iter().take(SEND_BATCH - 1).take_while(|due| **due <= now).count();
+            let mut outgoing = [Outgoing { number: 0, time_ns: 0, slot: 0, data: &[] }; SEND_BATCH];
+            for (to, frame) in outgoing.iter_mut().zip(&frames[next..=next + late]) {
+                *to = Outgoing { number: frame.number, time_ns: frame.time_ns, slot: 0, data: &frame.data };
             }
-            let Frame { number, time_ns, data, .. } = frame;
-            let outgoing = [Outgoing { number: *number, time_ns: *time_ns, slot: 0, data }];
-            arrive(injector.send(self, 0, &outgoing).went?).map_err(system("send frames without losing one"))?;
+            let sent = injector.send(self, 0, &outgoing[..=late]);
+            arrive(sent.went?).map_err(system("send frames without losing one"))?;
+            next += sent.frames;
         }
         arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))
     }

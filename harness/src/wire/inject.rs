@@ -12,8 +12,13 @@ use crate::sys::{self, SEND_BATCH, Urgent};
 /// Most frames sent and not yet seen by XDP. The ring between the two ends of a veth holds 256 (`VETH_RING_SIZE`,
 /// drivers/net/veth.c) and drops what finds it full; half of it leaves room for what the far end's stack sends itself.
 const MOST_OUTSTANDING: u64 = 128;
-/// A sleeper wakes up late, by timers and by whoever has the CPU; so much of a wait is spent looking at the clock.
-const SPIN_NS: u64 = 100_000;
+/// A sleeper wakes up late, by timers and by whoever has the CPU, and on a CPU that has to wake up as well; so much of a
+/// wait is spent looking at the clock.
+const SPIN_NS: u64 = 500_000;
+/// Most that a frame is sent ahead of its time, so that it arrives when it is due: a call that took longer was held up.
+const MOST_LEAD_NS: u64 = 150_000;
+/// A link that was idle for less is as fast as one that was not.
+const IDLE_NS: u64 = 125_000;
 /// Who never sleeps for so long is no longer given precedence: the kernel takes 50 ms of each second from a real-time
 /// thread that does not let go (`sched_rt_runtime_us`), all at once.
 const AWAKE_NS: u64 = 500_000_000;
@@ -97,6 +102,38 @@ impl Live {
     }
 }
 
+/// How long frames take to the far end of the link, ns, as the calls that send them tell: the far end's XDP runs within
+/// them. The longer the link was idle, the less of what they need is still in the caches, and they take several times as
+/// long; a frame that is sent as much earlier arrives when it is due.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lead {
+    /// By how long nothing was sent: less than [`IDLE_NS`], less than twice that, and so on.
+    after: [Option<u64>; 9],
+}
+
+impl Lead {
+    fn class(&self, idle_ns: u64) -> usize {
+        let doublings = (idle_ns / IDLE_NS).checked_ilog2().map_or(0, |log| log as usize + 1);
+        doublings.min(self.after.len() - 1)
+    }
+
+    /// What is known of as long a rest, or of the longest shorter one.
+    fn ns(&self, idle_ns: u64) -> u64 {
+        self.after[..=self.class(idle_ns)].iter().rev().find_map(|known| *known).unwrap_or_default()
+    }
+
+    /// Takes in how long a call took. One that was held up counts less than one that was not.
+    fn learn(&mut self, idle_ns: u64, took_ns: u64) {
+        let took_ns = took_ns.min(MOST_LEAD_NS);
+        let known = &mut self.after[self.class(idle_ns)];
+        *known = Some(match *known {
+            Some(known) if took_ns > known => known + (took_ns - known) / 8,
+            Some(known) => known - (known - took_ns) / 4,
+            None => took_ns,
+        });
+    }
+}
+
 /// A packet socket at each far end, and live frames if they are wanted.
 pub(super) struct Injector<'a> {
     sockets: [Option<Socket>; 2],
@@ -104,6 +141,9 @@ pub(super) struct Injector<'a> {
     /// Precedence for a paced replay, and since when the thread has not slept.
     urgent: Option<Urgent>,
     awake_since_ns: u64,
+    lead: Lead,
+    /// When the last frame was sent.
+    sent_ns: u64,
     /// Frames that live frames do not hold.
     pub(super) by_socket: u64,
     last_side: usize,
@@ -124,7 +164,18 @@ impl<'a> Injector<'a> {
         };
         let sockets = [Some(open(&place.client)?), place.server.as_ref().map(open).transpose()?];
         let deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { sockets, live: None, urgent: None, awake_since_ns: 0, by_socket: 0, last_side: 0, deadline_ns, stop })
+        Ok(Self {
+            sockets,
+            live: None,
+            urgent: None,
+            awake_since_ns: 0,
+            lead: Lead::default(),
+            sent_ns: 0,
+            by_socket: 0,
+            last_side: 0,
+            deadline_ns,
+            stop,
+        })
     }
 
     /// Sends by live frames from now on what fits into them.
@@ -144,6 +195,7 @@ impl<'a> Injector<'a> {
     pub(super) fn be_punctual(&mut self) {
         self.urgent = Some(Urgent::new());
         self.awake_since_ns = sys::monotonic_ns();
+        self.sent_ns = self.awake_since_ns;
     }
 
     /// Counts from `number` on a side, where others have sent before.
@@ -172,7 +224,18 @@ impl<'a> Injector<'a> {
         if went != Went::Well {
             return Sent { frames: 0, went: Ok(went) };
         }
-        self.send_now(receiver, side, &frames[..frames.len().min(SEND_BATCH)])
+        let frames = &frames[..frames.len().min(SEND_BATCH)];
+        if self.urgent.is_none() {
+            return self.send_now(receiver, side, frames);
+        }
+        let before = sys::monotonic_ns();
+        let sent = self.send_now(receiver, side, frames);
+        let after = sys::monotonic_ns();
+        if frames.len() == 1 {
+            self.lead.learn(before - self.sent_ns, after - before);
+        }
+        self.sent_ns = after;
+        sent
     }
 
     fn send_now(&mut self, receiver: &impl Receiver, side: usize, frames: &[Outgoing<'_>]) -> Sent {
@@ -264,14 +327,14 @@ impl<'a> Injector<'a> {
         }
     }
 
-    /// Waits until the monotonic clock reads `due_ns`.
+    /// Waits until a frame that is sent now arrives when the monotonic clock reads `due_ns`.
     pub(super) fn wait_until(&mut self, due_ns: u64) -> Went {
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Went::Stopped;
             }
             let now = sys::monotonic_ns();
-            if now >= due_ns {
+            if now + self.lead.ns(due_ns.saturating_sub(self.sent_ns)) >= due_ns {
                 return Went::Well;
             }
             match (due_ns - now).checked_sub(SPIN_NS) {

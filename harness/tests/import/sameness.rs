@@ -28,6 +28,7 @@ fn observe(pool: &Pool, capture: &Path) -> Observation {
         clock: Clock::Virtual,
         artefacts: None,
         live: LiveOptions::default(),
+        apps: Vec::new(),
         engine: bpflab::wire::EngineChoice::Auto,
     };
     run_with(pool, &replay, &AtomicBool::new(false), &mut |_| ()).unwrap().observation

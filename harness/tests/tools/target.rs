@@ -179,6 +179,7 @@ fn observe_conversations(spec: &Spec) -> Observation {
         clock: Clock::Capture,
         engine: bpflab::wire::EngineChoice::Auto,
         live: bpflab::live::LiveOptions::default(),
+        apps: Vec::new(),
         artefacts: None,
         record: None,
     };

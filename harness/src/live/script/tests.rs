@@ -1,5 +1,6 @@
 use etherparse::{PacketBuilder, TcpOptionElement};
 
+use super::super::packet::flag;
 use super::*;
 
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
@@ -75,9 +76,10 @@ fn the_other_end_is_the_mirror_image() {
     let actions: Vec<(u64, &What)> = flow.actions.iter().map(|action| (action.after, &action.what)).collect();
     assert_eq!(actions, [(0, &What::Write(5)), (6, &What::Finish)]);
     assert_eq!((&flow.writes[..], &flow.reads[..]), (&b"query"[..], &b"answer"[..]));
-    // The retransmission is sent again.
-    let payloads: Vec<&[u8]> = flow.steps.iter().map(|step| step.packet.payload()).collect();
-    assert_eq!(payloads, [&b""[..], b"ans", b"wer", b"wer", b""]);
+    // The client had the second segment only when it came again, as its acknowledgements say.
+    let payloads: Vec<(u64, &[u8])> =
+        flow.steps.iter().map(|step| (step.time_ns / 1000, step.packet.payload())).collect();
+    assert_eq!(payloads, [(10, &b""[..]), (40, b"ans"), (90, b"wer"), (110, b"")]);
     let addresses = script.addresses();
     assert_eq!((addresses.live, addresses.played), (vec![CLIENT.into()], vec![SERVER.into()]));
 }
@@ -157,4 +159,55 @@ fn random_frames_are_never_more_than_refused() {
             _ = Script::new(&frames, dut).addresses();
         }
     }
+}
+
+#[test]
+fn urgent_data_is_written_as_such() {
+    let mut frames = exchange();
+    // The second byte of "ans" is the last urgent one.
+    let tcp = 14 + 20;
+    frames[4].data[tcp + 13] |= flag::URG;
+    frames[4].data[tcp + 18..tcp + 20].copy_from_slice(&2_u16.to_be_bytes());
+    let script = Script::new(&frames, Dut::Server);
+    let actions: Vec<&What> = only(&script).actions.iter().map(|action| &action.what).collect();
+    assert_eq!(actions, [&What::Urgent(2), &What::Write(3), &What::Write(6), &What::Finish]);
+}
+
+#[test]
+fn what_the_recorded_server_refused_is_not_offered() {
+    let mut frames = exchange();
+    // Both agree on the scaling of windows; the client alone asks for ECN.
+    frames[0].data[14 + 20 + 13] |= flag::ECE | flag::CWR;
+    let script = Script::new(&frames, Dut::Server);
+    let flow = only(&script);
+    let syn = &flow.steps[0].packet;
+    assert_eq!((syn.flags(), syn.window_scale()), (flag::SYN, Some(0)));
+    assert_eq!(flow.notes, ["its SYN does not offer ECN, which the server refused".to_owned()].into());
+    // The other end's SYN is the kernel's own.
+    assert!(!only(&Script::new(&frames, Dut::Client)).notes.iter().any(|note| note.contains("offer")));
+}
+
+#[test]
+fn what_was_lost_behind_the_capture_is_not_sent() {
+    use flag::{ACK, PSH};
+    let mut frames = exchange();
+    // The request came twice, and was acknowledged after the second time.
+    frames.insert(4, segment(35, 0, ACK | PSH, 0, 0, b"query", 500));
+    let script = Script::new(&frames, Dut::Server);
+    let flow = only(&script);
+    assert_eq!(flow.steps.len(), 6, "as many as without the first");
+    assert_eq!(flow.steps[2].time_ns, 35_000);
+    assert_eq!(flow.notes.iter().filter(|note| note.contains("1 of the client's packets left out")).count(), 1);
+}
+
+#[test]
+fn a_handshake_with_data_in_it_is_known_as_such() {
+    let mut frames = exchange();
+    assert!(!only(&Script::new(&frames, Dut::Server)).fast_open);
+    frames[0] = segment(0, 0, flag::SYN, 0, 0, b"query", 500);
+    frames.remove(3);
+    let script = Script::new(&frames, Dut::Client);
+    let flow = only(&script);
+    assert!(flow.fast_open);
+    assert_eq!((flow.actions[0].time_ns, &flow.actions[0].what), (0, &What::Write(5)));
 }

@@ -52,6 +52,12 @@ pub(super) fn section(page: &mut Page, live: &Live) {
     }
 }
 
+/// Who answered, and what was different.
+fn remarks(flow: &LiveFlow) -> String {
+    let application = flow.forwarded_to.iter().map(|to| format!("answered by {to}"));
+    application.chain(flow.reasons.iter().cloned()).collect::<Vec<_>>().join("; ")
+}
+
 fn row(flow: &LiveFlow) -> Vec<String> {
     vec![
         flow.proto.clone(),
@@ -62,6 +68,6 @@ fn row(flow: &LiveFlow) -> Vec<String> {
         flow.live_end.clone(),
         both(flow.recorded_bytes),
         both(flow.socket_bytes),
-        flow.reasons.join("; "),
+        remarks(flow),
     ]
 }
