@@ -4,6 +4,8 @@
 //! Nothing is sent and nothing sleeps, so a run is the same to the byte each time and as fast as its packets can be
 //! run. The kernel's own stack takes no part: a packet that every program lets pass counts as delivered.
 
+mod audience;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,8 @@ use crate::object::ObjectError;
 use crate::observation::{Drop, DropClass, Ledger};
 use crate::suite::{self, Loaded, Observer};
 use crate::sys;
+
+pub use audience::{Audience, Outcome, Passage, Said};
 
 /// Packets between two looks at the analyzers' rings: few enough for the smallest ring, many enough to cost nothing.
 const DRAIN_EVERY: u64 = 64;
@@ -153,72 +157,6 @@ pub fn replay(
 
 /// Takes a packet that passed: the frame, and its bytes as the programs left it.
 pub type Deliver<'a> = dyn FnMut(&Frame, &[u8]) -> Result<(), CaptureError> + 'a;
-
-/// What a program said of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said<'a> {
-    /// Its name.
-    pub program: &'a str,
-    /// The kernel's name of its verdict.
-    pub verdict: &'static str,
-    /// Whether that ended the packet's way.
-    pub ends: bool,
-    /// Whether it is one that may change packets: one under test.
-    pub under_test: bool,
-}
-
-/// Where a packet's way ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Behind the last program.
-    Passed,
-    /// At the last of the verdicts.
-    Ended {
-        /// That verdict.
-        verdict: &'static str,
-    },
-    /// It is of a kind that `BPF_PROG_TEST_RUN` does not take.
-    Unrunnable,
-}
-
-/// A packet's way through the programs.
-#[derive(Clone, Copy, Debug)]
-pub struct Passage<'a> {
-    /// The verdicts, in order.
-    pub verdicts: &'a [Said<'a>],
-    /// Where it ended.
-    pub outcome: Outcome,
-    /// Its bytes as the last program left them, where one may have changed them.
-    pub left: Option<&'a [u8]>,
-    /// What objects under test said meanwhile, by rings and by printing.
-    pub events: &'a [String],
-}
-
-/// Who hears of the packets of a run.
-pub trait Audience {
-    /// A packet passed: the frame, and its bytes as the programs left it.
-    ///
-    /// # Errors
-    /// Of a file, for example; it ends the run.
-    fn delivered(&mut self, frame: &Frame, left: &[u8]) -> Result<(), CaptureError> {
-        let _ = (frame, left);
-        Ok(())
-    }
-
-    /// Whether [`Audience::packet`] is to be called. Rings are read after each packet then, which costs time.
-    fn listens(&self) -> bool {
-        false
-    }
-
-    /// A packet went its way.
-    ///
-    /// # Errors
-    /// As of [`Audience::delivered`].
-    fn packet(&mut self, frame: &Frame, passage: &Passage<'_>) -> Result<(), CaptureError> {
-        let _ = (frame, passage);
-        Ok(())
-    }
-}
 
 struct Receiver<'a, 'b>(&'a mut Deliver<'b>);
 

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::packet::{Packet, quoted_flow};
+use super::packet::Packet;
 use super::{Recording, connections};
-use crate::observation::{Drop, DropClass, IcmpError, Observation, StageTimes};
+use crate::observation::Observation;
 
 /// Comments by the position of the packet, and lines on what has no packet.
 #[derive(Debug, Default)]
@@ -40,12 +40,12 @@ pub(super) fn place(recording: &Recording, observation: &Observation) -> Placed 
 }
 
 pub(super) struct Notes<'a> {
-    recording: &'a Recording,
+    pub(super) recording: &'a Recording,
     pub(super) packets: &'a [Packet],
     /// Positions of each flow's packets, by time, where the packet passes first.
     first: HashMap<&'a str, Vec<usize>>,
     /// Positions of what is one packet at several places, by time.
-    copies: HashMap<u64, Vec<usize>>,
+    pub(super) copies: HashMap<u64, Vec<usize>>,
     placed: Placed,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Notes<'a> {
     }
 
     /// Puts a comment on the first packet of a conversation, whoever sent it.
-    fn place_either(&mut self, proto: &str, one: &str, other: &str, text: String) {
+    pub(super) fn place_either(&mut self, proto: &str, one: &str, other: &str, text: String) {
         let ways = [format!("{proto} {one} > {other}"), format!("{proto} {other} > {one}")];
         let first = ways.iter().filter_map(|flow| self.nth(flow, 0, |_| true)).min();
         match first {
@@ -112,7 +112,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    fn payload(&self, position: usize) -> &'a [u8] {
+    pub(super) fn payload(&self, position: usize) -> &'a [u8] {
         &self.recording.frames[position].data[self.packets[position].payload.clone()]
     }
 
@@ -237,146 +237,6 @@ impl<'a> Notes<'a> {
         match position {
             Some(position) => self.note(position, text),
             None => self.unplaced(format!("{flow}: {text}")),
-        }
-    }
-
-    /// Packets that were given up: of their flow, those that came into the host and did not leave it. Of a host whose
-    /// links are not recorded, the last of the flow that left towards it, which the comment says. Packets of which the
-    /// run knows their end are not looked for again.
-    fn drop(&mut self, drop: &Drop) {
-        let text = format!("drop: {} in {} by {} on {}", drop.reason, drop.place, drop.by, drop.host);
-        // Names of the packets' flows say nothing of tags.
-        let flow = drop.flow.split(" vlan ").next().unwrap_or_default();
-        let of_flow = self.positions(flow);
-        let is_known = |position: &&usize| {
-            self.recording.frames[**position].ended.as_ref().is_some_and(|ended| {
-                let same = ended.by == drop.by && ended.reason == drop.reason;
-                // The kernel's word for what a program did.
-                same || (drop.by == "kernel" && drop.class == DropClass::Verdict && ended.by != "kernel")
-            })
-        };
-        let known = of_flow.iter().filter(is_known).count();
-        let left = usize::try_from(drop.packets).unwrap_or(usize::MAX).saturating_sub(known);
-        if left == 0 {
-            return;
-        }
-        let host = |interface: usize| &self.recording.interfaces[interface].host;
-        let is_here = (0..self.recording.interfaces.len()).any(|interface| *host(interface) == drop.host);
-        let mut positions: Vec<usize> = if is_here {
-            let came_in = |position: &usize| {
-                let frame = &self.recording.frames[*position];
-                !frame.outgoing && *host(frame.interface) == drop.host && frame.ended.is_none()
-            };
-            of_flow.into_iter().filter(came_in).filter(|position| !self.leaves(*position)).collect()
-        } else {
-            let went = |position: &usize| self.recording.frames[*position].outgoing;
-            (0..self.packets.len()).rev().filter(went).filter(|at| self.packets[*at].flow == flow).collect()
-        };
-        positions.truncate(left);
-        let told = if is_here { "" } else { " (which packet is told by the flow alone)" };
-        if positions.len() < left {
-            self.unplaced(format!("{}: {} of {text} are on no packet here", drop.flow, left - positions.len()));
-        }
-        for position in positions {
-            self.note(position, format!("{text}{told}"));
-        }
-    }
-
-    /// Whether a packet that came in leaves.
-    fn leaves(&self, position: usize) -> bool {
-        let copies = self.copies.get(&self.packets[position].identity);
-        copies.into_iter().flatten().any(|other| *other > position && self.recording.frames[*other].outgoing)
-    }
-
-    /// On the ICMP errors themselves, which quote the packet that they are about.
-    fn icmp_error(&mut self, error: &IcmpError) {
-        let is_it = |position: &usize| {
-            let same = self.packets[*position].icmp.is_some_and(|icmp| {
-                (icmp.proto, icmp.kind, icmp.code) == (error.proto.as_str(), error.kind, error.code)
-            });
-            let sent = self.recording.frames[*position].outgoing;
-            same && sent && quoted_flow(self.payload(*position)).as_ref() == Some(&error.flow)
-        };
-        let wanted = usize::try_from(error.packets).unwrap_or(usize::MAX);
-        let found: Vec<usize> = (0..self.packets.len()).filter(is_it).take(wanted).collect();
-        let cause = if error.dropped_for.is_empty() {
-            String::new()
-        } else {
-            format!(", dropped for {}", error.dropped_for.join(", "))
-        };
-        let text = format!("icmp: {} for {}{cause}", error.meaning, error.flow);
-        if found.len() < wanted {
-            self.unplaced(format!("{} of {text} are on no packet here", wanted - found.len()));
-        }
-        for position in found {
-            self.note(position, text.clone());
-        }
-    }
-
-    fn live(&mut self, observation: &Observation) {
-        for flow in observation.live.iter().flat_map(|live| &live.flows) {
-            let why = if flow.reasons.is_empty() { String::new() } else { format!(": {}", flow.reasons.join("; ")) };
-            let ends = format!("recorded as {}, ends as {}", flow.recorded_end, flow.live_end);
-            let text = format!("live: {}{why} ({ends})", flow.fate.text());
-            self.place_either(&flow.proto, &flow.client, &flow.server, text);
-        }
-    }
-
-    fn latency(&mut self, observation: &Observation) {
-        let Some(latency) = &observation.latency else { return };
-        for StageTimes { host, flow, stage, since, count, p50_ns, p99_ns, max_ns, .. } in &latency.flows {
-            let (Some(flow), Some(since)) = (flow, since) else { continue };
-            let us = |ns: u64| format!("{}.{:03} us", ns / 1000, ns % 1000);
-            let part = |ns: &Option<u64>| ns.map_or_else(|| "-".to_owned(), us);
-            let (half, most) = (part(p50_ns), part(p99_ns));
-            let text = format!(
-                "latency on {host}: {since} to {stage} of {count} packets: median {half}, 99 % {most}, longest {}",
-                us(*max_ns)
-            );
-            self.place_nth(flow, 0, |_| true, text);
-        }
-        for queue in latency.queues.iter().filter(|queue| queue.refused > 0) {
-            let (proto, local, host) = (&queue.proto, &queue.local, &queue.host);
-            self.unplaced(format!("{} datagrams found the queue of {proto} {local} on {host} full", queue.refused));
-        }
-    }
-
-    /// Events and changes of objects under test, where they are not on their packets already: on a link, which packet an
-    /// event is about only the event itself can say.
-    fn objects(&mut self, observation: &Observation) {
-        for object in &observation.objects {
-            for ring in &object.events {
-                let count = ring.events.len() as u64 + ring.more;
-                if count == 0 || (self.recording.told && ring.more == 0) {
-                    continue;
-                }
-                let name = format!("{}.{}", object.object, ring.map);
-                if self.recording.told {
-                    self.unplaced(format!("{name}: {} events were not kept", ring.more));
-                    continue;
-                }
-                self.unplaced(format!("{name}: {count} events, which do not say their packet"));
-                for event in &ring.events {
-                    self.unplaced(format!("  {event}"));
-                }
-            }
-            if !self.recording.told {
-                let printed = object.printed.iter();
-                let lines: Vec<String> = printed.map(|line| format!("{} printed: {line}", object.object)).collect();
-                self.placed.unplaced.extend(lines);
-            }
-            let notes = object.notes.iter().map(|note| format!("{}: {note}", object.object));
-            self.placed.unplaced.extend(notes);
-        }
-    }
-
-    /// What has neither flow nor packet.
-    fn counts(&mut self, observation: &Observation) {
-        for (what, count) in &observation.malformed {
-            self.unplaced(format!("malformed: {count} x {what}"));
-        }
-        for (what, count) in &observation.losses {
-            self.unplaced(format!("not seen: {count} of {what}"));
         }
     }
 }

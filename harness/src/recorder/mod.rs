@@ -26,11 +26,13 @@
 //! those that belong to no packet in the comment of the section, which Wireshark shows as a property of the file.
 
 mod connections;
+mod drops;
 mod events;
 mod file;
 mod join;
 mod lockstep;
 mod packet;
+mod summaries;
 mod taps;
 
 use std::collections::BTreeMap;
