@@ -79,9 +79,10 @@ fn the_kernel_sees_the_recorded_losses_and_nothing_of_the_lab() {
     let live = play("retransmit.pcap", Dut::Server, Speed::Scaled(1.0));
     assert_eq!(live.as_recorded, 1, "{:?}", live.flows);
     let counter = |name: &str| live.counters.get(name).copied().unwrap_or(0);
-    // The recorded server sent one segment again at once, and the last one after a time-out of 206 ms: whether the kernel's
-    // is over before the recorded acknowledgement comes, its timer says.
-    assert!((1..=2).contains(&counter("TcpRetransSegs")), "{:?}", live.counters);
+    // The recorded server sent one segment again at once, and the last one after a time-out of 206 ms. The kernel may send
+    // more than a segment at once, and again, and whether its timer is over before the recorded acknowledgement comes,
+    // depends on who has the CPU.
+    assert!(counter("TcpRetransSegs") >= 1, "{:?}", live.counters);
     assert!(counter("TcpExtTCPFastRetrans") >= 1, "{:?}", live.counters);
     // The capture has no reset, and closing the lab's sockets makes none that is counted.
     assert_eq!((counter("TcpOutRsts"), counter("TcpExtTCPAbortOnData")), (0, 0), "{:?}", live.counters);

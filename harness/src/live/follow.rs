@@ -6,6 +6,7 @@
 //! packets that did nothing but acknowledge.
 
 use super::packet::flag;
+use super::peer::Patience;
 use super::script::{Flow, Step};
 
 /// An application that has begun to answer and is silent for so long has answered, ns: longer than the kernel delays what
@@ -53,9 +54,13 @@ impl Follow {
     }
 
     /// Until when a packet waits at most that could have gone at `since_ns`.
-    pub(super) fn deadline_ns(&self, since_ns: u64, patience_ns: u64, live_sent: u32) -> u64 {
-        let latest = since_ns + patience_ns;
-        if is_before(self.asked_at, live_sent) { latest.min(self.heard_ns.max(since_ns) + QUIET_NS) } else { latest }
+    pub(super) fn deadline_ns(&self, since_ns: u64, patience: Patience, live_sent: u32) -> u64 {
+        let latest = since_ns + patience.whole_ns;
+        if is_before(self.asked_at, live_sent) {
+            latest.min(self.heard_ns.max(since_ns) + QUIET_NS + patience.round_trip_ns)
+        } else {
+            latest
+        }
     }
 
     /// A recorded packet goes out.

@@ -28,6 +28,25 @@ pub(super) enum Next {
     Now,
 }
 
+/// How long is waited for the live end, ns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Until it is given up.
+    pub(super) whole_ns: u64,
+    /// Until it is taken to have stopped for want of an acknowledgement.
+    stalled_ns: u64,
+    /// By how much the link delays what goes there and comes back.
+    pub(super) round_trip_ns: u64,
+}
+
+impl Patience {
+    pub(super) fn new(whole_ns: u64, round_trip_ns: u64) -> Self {
+        // On a slow link, its machine may be slow as well: the delay counts twice.
+        let stalled_ns = STALLED_NS + 2 * round_trip_ns;
+        Self { whole_ns: whole_ns + round_trip_ns, stalled_ns, round_trip_ns }
+    }
+}
+
 /// Sequence numbers are relative to the SYNs, as in the script.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
@@ -70,7 +89,7 @@ impl Peer {
     }
 
     /// Whether packet `next` may go at `now_ns`. `written` is how many bytes the live end's kernel was given.
-    pub(super) fn next(&mut self, flow: &Flow, now_ns: u64, plan: Plan<'_>, patience_ns: u64, written: u64) -> Next {
+    pub(super) fn next(&mut self, flow: &Flow, now_ns: u64, plan: Plan<'_>, patience: Patience, written: u64) -> Next {
         self.leave_out(flow);
         let Some(step) = flow.steps.get(self.next) else { return Next::Done };
         if self.is_broken_off() {
@@ -98,8 +117,8 @@ impl Peer {
         }
         let is_stalled =
             |ack: u32| self.live_isn.is_some() && self.follow.is_none() && u64::from(ack.saturating_sub(1)) <= written;
-        let patience_ns =
-            if waits_for_data && step.ack.is_some_and(is_stalled) { patience_ns.min(STALLED_NS) } else { patience_ns };
+        let is_late = waits_for_data && step.ack.is_some_and(is_stalled);
+        let patience_ns = if is_late { patience.whole_ns.min(patience.stalled_ns) } else { patience.whole_ns };
         let since = *self.held_since.get_or_insert(due_ns.max(now_ns));
         // Bytes that there is room for, of those that have not gone.
         let room = edge.wrapping_sub(step.seq.wrapping_add(self.gone)).cast_signed();
@@ -118,7 +137,7 @@ impl Peer {
             return Next::Now;
         }
         let deadline_ns = match self.follow.as_ref().filter(|_| waits_for_data && self.live_isn.is_some()) {
-            Some(follow) => follow.deadline_ns(since, patience_ns, self.live_sent),
+            Some(follow) => follow.deadline_ns(since, patience, self.live_sent),
             None => since + patience_ns,
         };
         if now_ns < deadline_ns {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::forward::{Target, Targets};
 use super::packet::Packet;
-use super::peer::{Next, Peer};
+use super::peer::{Next, Patience, Peer};
 use super::relay::{self, Relay};
 use super::responder::{self, Responder, Wait};
 use super::script::Script;
@@ -76,6 +76,7 @@ pub fn play<E: From<LiveError>>(
     for index in 0..script.flows.len() {
         run.end(index, Some("it was stopped"));
     }
+    run.drain()?;
     let counters = counters::risen(&before, &counters::read(dut));
     Ok(outcome::tell_all(script, &run.states, options.dut, counters))
 }
@@ -110,6 +111,7 @@ struct Run<'a> {
     network: &'a Network,
     script: &'a Script,
     options: &'a LiveOptions,
+    patience: Patience,
     targets: Targets<'a>,
     start_ns: u64,
     states: Vec<State>,
@@ -326,7 +328,7 @@ impl<'a> Run<'a> {
         self.respond(index, now);
         self.send(index, now);
         // What the played end sent may be what the responder waits for only once it has come: the socket tells.
-        let patience = self.options.patience_ns();
+        let patience = self.patience.whole_ns;
         if self.is_complete(index) {
             self.end(index, None);
         } else if now >= self.states[index].last_ns + patience * 2 {
@@ -368,7 +370,7 @@ impl<'a> Run<'a> {
                 self.adopt(index, socket.into())
             }
             // The connection before it between the same ends is not quite gone.
-            Err(error) if is_taken(&error) && now < self.states[index].last_ns + self.options.patience_ns() => {
+            Err(error) if is_taken(&error) && now < self.states[index].last_ns + self.patience.whole_ns => {
                 self.states[index].connecting = false;
                 self.remind(index, now + AGAIN_NS);
                 Ok(())
@@ -423,7 +425,7 @@ impl<'a> Run<'a> {
 
     fn send(&mut self, index: usize, now: u64) {
         let flow = &self.script.flows[index];
-        let patience = self.options.patience_ns();
+        let patience = self.patience;
         loop {
             if !flow.tcp {
                 if !self.send_datagram(index, now) {
@@ -465,7 +467,7 @@ impl<'a> Run<'a> {
         }
         if self.states[index].peer.received < step.after {
             // An application may answer less often than was recorded.
-            let deadline = self.states[index].last_ns + self.options.patience_ns();
+            let deadline = self.states[index].last_ns + self.patience.whole_ns;
             if self.states[index].forwarded_to.is_none() || now < deadline {
                 self.remind(index, deadline);
                 return false;
@@ -498,6 +500,20 @@ impl<'a> Run<'a> {
                 Err(source) => {
                     let operation = format!("send a packet of {} bytes as the played end", batch[0].len());
                     return Err(LiveError::System { operation, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is under way in impaired queues any more: the last packets are seen by whoever watches the links.
+    fn drain(&self) -> Result<(), LiveError> {
+        let deadline = sys::monotonic_ns() + 2 * self.patience.round_trip_ns;
+        for link in &self.network.topology().links {
+            for end in link.ends.iter().filter(|end| end.impair.is_some()) {
+                let host = self.network.host(&end.host)?;
+                while host.queue_counters(&end.interface)?.waiting > 0 && sys::monotonic_ns() < deadline {
+                    std::thread::yield_now();
                 }
             }
         }

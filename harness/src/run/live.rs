@@ -13,7 +13,7 @@ use crate::observation::Observation;
 use crate::recorder::Recording;
 use crate::report::Document;
 use crate::suite::{Observer, Watch};
-use crate::topology::{Network, Prefix, Role, RouteSpec, Topology, presets};
+use crate::topology::{Network, Prefix, Preset, Role, RouteSpec, Topology, TopologyChoice, TopologyError, presets};
 
 pub(super) fn run(
     plan: &Plan,
@@ -30,7 +30,7 @@ pub(super) fn run(
     }
     let script = Script::new(&frames, plan.live.dut);
     drop(frames);
-    let topology = topology(plan, &script);
+    let topology = topology(plan, &script)?;
     document.topology = Some(topology.name.clone());
     let played = topology.hosts.iter().find(|host| host.role == Role::Client).map(|host| host.name.clone());
     let of = script.flows() as u64;
@@ -81,13 +81,15 @@ fn other(dut: &str) -> &'static str {
 }
 
 /// The topology that was written out, or an end host with the addresses of the live end, from which all others are behind
-/// the played one.
-fn topology(plan: &Plan, script: &Script) -> Topology {
-    if let Some(custom) = &plan.topology.custom {
-        return custom.clone();
-    }
+/// the played one; impaired as was asked.
+fn topology(plan: &Plan, script: &Script) -> Result<Topology, TopologyError> {
     let addresses = script.addresses();
-    let mut topology = presets::host(&addresses.live).with_mtu(plan.options.mtu);
+    let choice = TopologyChoice { preset: Some(Preset::Host), ..plan.topology.clone() };
+    choice.validate()?;
+    let mut topology = choice.resolve(&[], &addresses.live, plan.options.mtu);
+    if choice.custom.is_some() {
+        return Ok(topology);
+    }
     let gateways: Vec<_> = topology.end(presets::CLIENT, "eth0").map_or_else(Vec::new, |end| end.addresses.clone());
     let own = gateways.clone();
     // An address of the topology's own networks would be looked for on the link.
@@ -103,5 +105,5 @@ fn topology(plan: &Plan, script: &Script) -> Topology {
     if let Some(dut) = topology.host_mut(presets::DUT) {
         dut.routes.extend(routes);
     }
-    topology
+    Ok(topology)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use super::{WireError, impaired};
+use super::WireError;
 use crate::sys;
 use crate::topology::{Host, Network, Offload, Role, TopologyError};
 
@@ -97,7 +97,6 @@ impl Place {
             topology: network.topology().name.clone(),
             problem: problem.to_owned(),
         };
-        impaired::check(network.topology())?;
         let dut = network.with_role(Role::Dut).ok_or_else(|| lacks("no host is the device under test"))?;
         let client = network.with_role(Role::Client).ok_or_else(|| lacks("no host is the client"))?;
         let link_to = |host: &Host| -> Result<Option<Link>, WireError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::account::Programs;
 use super::attach::{Attachments, XdpMode};
 use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
-use super::impaired::Impaired;
+use super::impaired::{self, Impaired};
 use super::inject::{Injector, Live, Outgoing, Went};
 use super::ledger::Ledger;
 use super::pace::{Keeping, Schedule};
@@ -38,6 +38,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     stop: &AtomicBool,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<WireOutcome, WireError> {
+    impaired::check(network.topology())?;
     let place = Place::of(network)?;
     let impaired = Impaired::of(network, &place)?;
     let ledger = Ledger::arm(network, &place, attachments, options.record)?;

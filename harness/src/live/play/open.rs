@@ -6,13 +6,13 @@ use std::os::fd::AsFd as _;
 
 use super::super::follow::Follow;
 use super::super::forward::Targets;
-use super::super::peer::Peer;
+use super::super::peer::{Patience, Peer};
 use super::super::responder;
 use super::super::script::Script;
 use super::super::{Dut, LiveError, LiveOptions};
 use super::{DATAGRAMS, LISTENER, OTHER_FILES, RECEIVE_ROOM, Run, SETTINGS, State, WIRE, dut, lacks};
 use crate::sys::{self, Epoll};
-use crate::topology::{Network, Role};
+use crate::topology::{EndSpec, Impairment, Network, Role};
 
 /// `net.ipv4.tcp_fastopen` (Documentation/networking/ip-sysctl.rst): clients send data in the SYN without a cookie (1, 4),
 /// every listener takes it, whatever the cookie (2, 0x200, 0x400). The recorded one was made with a key that nobody has.
@@ -54,8 +54,11 @@ impl<'a> Run<'a> {
             ));
         }
         let index = far.ifindex(&played.interface)?;
+        // Through the queue, which may be impaired, and past whoever records what leaves.
         let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::queued_packet_sender(index)?)));
         let (wire, sender) = open.map_err(LiveError::system("open packet sockets at the played end"))?;
+        let delay = |end: &EndSpec| end.impair.as_ref().map_or(0, Impairment::longest_delay_ns);
+        let patience = Patience::new(options.patience_ns(), delay(live) + delay(played));
         let epoll = Epoll::new().map_err(LiveError::system("wait for sockets"))?;
         epoll.add(wire.as_fd(), WIRE).map_err(LiveError::system("wait for packets"))?;
         let mut known: HashMap<_, VecDeque<usize>> = HashMap::new();
@@ -73,6 +76,7 @@ impl<'a> Run<'a> {
             network,
             script,
             options,
+            patience,
             start_ns: 0,
             states: states.collect(),
             targets,
