@@ -4,6 +4,8 @@
 //! Nothing is sent and nothing sleeps, so a run is the same to the byte each time and as fast as its packets can be
 //! run. The kernel's own stack takes no part: a packet that every program lets pass counts as delivered.
 
+mod audience;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,8 @@ use crate::object::ObjectError;
 use crate::observation::{Drop, DropClass, Ledger};
 use crate::suite::{self, Loaded, Observer};
 use crate::sys;
+
+pub use audience::{Audience, Outcome, Passage, Said};
 
 /// Packets between two looks at the analyzers' rings: few enough for the smallest ring, many enough to cost nothing.
 const DRAIN_EVERY: u64 = 64;
@@ -154,6 +158,14 @@ pub fn replay(
 /// Takes a packet that passed: the frame, and its bytes as the programs left it.
 pub type Deliver<'a> = dyn FnMut(&Frame, &[u8]) -> Result<(), CaptureError> + 'a;
 
+struct Receiver<'a, 'b>(&'a mut Deliver<'b>);
+
+impl Audience for Receiver<'_, '_> {
+    fn delivered(&mut self, frame: &Frame, left: &[u8]) -> Result<(), CaptureError> {
+        (self.0)(frame, left)
+    }
+}
+
 /// As [`replay`]; every packet that passes is given to `deliver`: the frame, and its bytes as the programs left it.
 ///
 /// # Errors
@@ -162,6 +174,20 @@ pub fn replay_to(
     observers: &mut [Box<dyn Observer>],
     next: &mut dyn FnMut(&mut Frame) -> Result<bool, CaptureError>,
     deliver: &mut Deliver<'_>,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<LockstepOutcome, LockstepError> {
+    replay_before(observers, next, &mut Receiver(deliver), stop, progress)
+}
+
+/// As [`replay`], with an audience.
+///
+/// # Errors
+/// As [`replay`], and those of the audience.
+pub fn replay_before(
+    observers: &mut [Box<dyn Observer>],
+    next: &mut dyn FnMut(&mut Frame) -> Result<bool, CaptureError>,
+    audience: &mut dyn Audience,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<LockstepOutcome, LockstepError> {
@@ -179,10 +205,11 @@ pub fn replay_to(
             observer.set_clock(frame.time_ns);
         }
         outcome.ledger.offered += 1;
-        match run_packet(&steps, observers, &frame, &mut buffers)? {
+        let end = run_packet(&steps, observers, &frame, &mut buffers)?;
+        match end {
             End::Passed => {
                 outcome.ledger.delivered += 1;
-                deliver(&frame, if buffers.changed { &buffers.current[..buffers.len] } else { &frame.data })?;
+                audience.delivered(&frame, buffers.left().unwrap_or(&frame.data))?;
             }
             End::Verdict(step, verdict) => {
                 outcome.ledger.consumed += 1;
@@ -194,6 +221,11 @@ pub fn replay_to(
                 outcome.ledger.dropped += 1;
                 *outcome.ledger.dropped_by.entry(UNRUNNABLE.to_owned()).or_default() += 1;
             }
+        }
+        if audience.listens() {
+            suite::drain(observers)?;
+            let events: Vec<String> = observers.iter_mut().flat_map(|observer| observer.news()).collect();
+            tell(audience, &steps, &frame, end, &buffers, &events)?;
         }
         if outcome.ledger.offered.is_multiple_of(DRAIN_EVERY) {
             suite::drain(observers)?;
@@ -217,7 +249,31 @@ pub fn replay_to(
     Ok(outcome)
 }
 
+/// Tells the audience of a packet's way.
+fn tell(
+    audience: &mut dyn Audience,
+    steps: &[Step],
+    frame: &Frame,
+    end: End,
+    buffers: &Buffers,
+    events: &[String],
+) -> Result<(), CaptureError> {
+    let outcome = match end {
+        End::Passed => Outcome::Passed,
+        End::Verdict(_, verdict) => Outcome::Ended { verdict },
+        End::Unrunnable => Outcome::Unrunnable,
+    };
+    let ends = |step: usize| matches!(end, End::Verdict(last, _) if last == step);
+    let said = |(step, verdict): &(usize, &'static str)| {
+        let Step { program, changes, .. } = &steps[*step];
+        Said { program, verdict, ends: ends(*step), under_test: *changes }
+    };
+    let verdicts: Vec<Said<'_>> = buffers.verdicts.iter().map(said).collect();
+    audience.packet(frame, &Passage { verdicts: &verdicts, outcome, left: buffers.left(), events })
+}
+
 /// How a packet's way through the programs ended.
+#[derive(Clone, Copy)]
 enum End {
     Passed,
     /// By which step, and with what.
@@ -233,8 +289,17 @@ struct Buffers {
     /// Bytes of the packet in `current`.
     len: usize,
     next: Vec<u8>,
-    /// Whether a packet that passed is in `current`, rather than as it was.
+    /// Whether the packet is in `current`, rather than as it was.
     changed: bool,
+    /// What the steps have said of it.
+    verdicts: Vec<(usize, &'static str)>,
+}
+
+impl Buffers {
+    /// The packet's bytes, where a program may have changed them.
+    fn left(&self) -> Option<&[u8]> {
+        self.changed.then(|| &self.current[..self.len])
+    }
 }
 
 /// Most bytes that a program adds to a packet.
@@ -247,15 +312,16 @@ fn run_packet(
     frame: &Frame,
     buffers: &mut Buffers,
 ) -> Result<End, LockstepError> {
-    let mut changed = false;
+    buffers.verdicts.clear();
+    buffers.changed = false;
     // The hook whose other programs do not see the packet any more.
     let mut decided = None;
     for (index, step) in steps.iter().enumerate() {
         if decided == Some(step.direction()) {
             continue;
         }
-        let Buffers { current, len, next, changed: _ } = buffers;
-        let packet: &[u8] = if changed { &current[..*len] } else { &frame.data };
+        let Buffers { current, len, next, changed, verdicts } = buffers;
+        let packet: &[u8] = if *changed { &current[..*len] } else { &frame.data };
         let out = step.changes.then(|| {
             if next.len() < packet.len() + GROWTH {
                 next.resize(packet.len() + GROWTH, 0);
@@ -275,13 +341,14 @@ fn run_packet(
             }
         };
         let verdict = ends(step.hook, run.verdict);
+        let named = verdict.unwrap_or_else(|| passes(step.hook, run.verdict));
+        verdicts.push((index, named));
         if step.changes {
             let left = &next[..next.len().min(run.len_out as usize)];
-            let named = verdict.unwrap_or_else(|| passes(step.hook, run.verdict));
             observers[step.observer].packet(&step.program, named, (frame.number, packet), left);
             *len = left.len();
             std::mem::swap(current, next);
-            changed = true;
+            *changed = true;
         }
         if let Some(verdict) = verdict {
             return Ok(End::Verdict(index, verdict));
@@ -290,7 +357,6 @@ fn run_packet(
             decided = Some(step.direction());
         }
     }
-    buffers.changed = changed;
     Ok(End::Passed)
 }
 

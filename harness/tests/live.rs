@@ -35,6 +35,7 @@ fn try_play(capture: &Path, live: LiveOptions) -> Result<Live, run::RunError> {
         live,
         apps: Vec::new(),
         artefacts: None,
+        record: None,
     };
     let document = run::run(&plan, &AtomicBool::new(false), &mut |_| ())?;
     Ok(document.observation.live.expect("live mode ran"))

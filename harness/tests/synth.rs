@@ -35,6 +35,7 @@ fn play(capture: &Path) -> Document {
         live: LiveOptions::default(),
         apps: Vec::new(),
         artefacts: None,
+        record: None,
     };
     run::run(&plan, &AtomicBool::new(false), &mut |_| ()).expect("run")
 }

@@ -45,6 +45,7 @@ pub fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
             live: LiveOptions { dut, ..LiveOptions::default() },
             apps: Vec::new(),
             artefacts: None,
+            record: None,
         };
         let start = Instant::now();
         let document = run::run(&plan, &AtomicBool::new(false), &mut |_| ())?;

@@ -115,45 +115,21 @@ pub struct ReplayArgs {
     /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
     #[arg(long, value_enum, default_value_t)]
     pub engine: EngineChoice,
-    /// Programs to load, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
-    pub programs: Vec<Family>,
-    /// An object file under test; instead of the suite's programs, unless --programs names some. A C source is compiled.
-    #[arg(long, value_name = "FILE")]
-    pub object: Vec<PathBuf>,
-    /// Where programs of the object go: `HOOK:PROGRAM`, `HOOK:PROGRAM@PLACE`; by default where their sections say.
-    #[arg(long, value_name = "HOOK:PROGRAM[@PLACE]", requires = "object")]
-    pub attach: Vec<AttachArg>,
-    /// A global variable of the object: `NAME=VALUE`, the value as in JSON.
-    #[arg(long, value_name = "NAME=VALUE", requires = "object")]
-    pub global: Vec<String>,
-    /// Entries of a map of the object: `MAP=ENTRIES`, a JSON table from key to value.
-    #[arg(long, value_name = "MAP=ENTRIES", requires = "object")]
-    pub map: Vec<String>,
+    /// What packets meet.
+    #[command(flatten)]
+    pub through: ThroughArgs,
     /// How a member of a map or event is written and shown: `MAP.key.saddr=ipv4`; or `mac`, `be16`, `hex`, `drop`, ...
     #[arg(long, value_name = "MAP.PATH=FORMAT", requires = "object")]
     pub format: Vec<String>,
-    /// Only packets that match this pcap filter expression.
-    #[arg(long, value_name = "EXPRESSION")]
-    pub filter: Option<String>,
     /// Only the first packets, after the filter.
     #[arg(long, value_name = "PACKETS")]
     pub limit: Option<u64>,
-    /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
-    #[arg(long, default_value = DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
-    pub topology: String,
     /// Impair links.
     #[arg(long, value_name = "HOST[.INTERFACE]:WHAT=HOW,...", help = super::impair::HELP)]
     pub impair: Vec<ImpairArg>,
     /// Clock of the analysis in wire mode: the capture's times, or the kernel's during the replay.
     #[arg(long, value_enum, default_value = "capture")]
     pub clock: ClockArg,
-    /// Drop malformed packets at XDP.
-    #[arg(long)]
-    pub drop_malformed: bool,
-    /// How the frames are treated before they are sent.
-    #[command(flatten)]
-    pub traffic: TrafficArgs,
     /// Run again whenever the object file or its source changes, and print what changed in what was seen.
     #[arg(long, requires = "object", conflicts_with_all = ["json", "output"])]
     pub watch: bool,
@@ -173,9 +149,53 @@ pub struct ReplayArgs {
     /// Keep the frames as offered and as received, the record and any verifier log in this folder.
     #[arg(long, value_name = "FOLDER")]
     pub artefacts: Option<PathBuf>,
+    /// Record what passes the device under test as pcapng, with what was seen as comments of the packets; in lockstep
+    /// mode the packets as they are offered.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// No progress, no notes on standard error.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// What the packets of a capture meet, and which of them: the choices that `replay` and `minimize` share.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ThroughArgs {
+    /// Programs to load, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    pub programs: Vec<Family>,
+    /// An object file under test; instead of the suite's programs, unless --programs names some. A C source is compiled.
+    #[arg(long, value_name = "FILE")]
+    pub object: Vec<PathBuf>,
+    /// Where programs of the object go: `HOOK:PROGRAM`, `HOOK:PROGRAM@PLACE`; by default where their sections say.
+    #[arg(long, value_name = "HOOK:PROGRAM[@PLACE]", requires = "object")]
+    pub attach: Vec<AttachArg>,
+    /// A global variable of the object: `NAME=VALUE`, the value as in JSON.
+    #[arg(long, value_name = "NAME=VALUE", requires = "object")]
+    pub global: Vec<String>,
+    /// Entries of a map of the object: `MAP=ENTRIES`, a JSON table from key to value.
+    #[arg(long, value_name = "MAP=ENTRIES", requires = "object")]
+    pub map: Vec<String>,
+    /// Only packets that match this pcap filter expression.
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+    /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
+    #[arg(long, default_value = DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
+    pub topology: String,
+    /// Drop malformed packets at XDP.
+    #[arg(long)]
+    pub drop_malformed: bool,
+    /// How the frames are treated before they are sent.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
+}
+
+/// Which scenarios may run.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct ExecutionArgs {
+    /// Execute no applications: scenarios that have some are refused. `bpflab list` shows what a scenario executes.
+    #[arg(long)]
+    pub no_exec: bool,
 }
 
 /// `dut=server`, `dut=client`, or the end alone.
@@ -243,13 +263,13 @@ pub struct RunArgs {
     /// and JSON into this folder.
     #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
     pub coverage: Option<PathBuf>,
-    /// Record what passes the device under test, of one scenario with applications, as pcapng with what was seen as
-    /// comments.
+    /// Record what passes the device under test in one scenario, as pcapng with what was seen as comments of the packets;
+    /// in lockstep mode the packets as they are offered.
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub record: Option<PathBuf>,
-    /// Execute no applications: scenarios that have some are refused. `bpflab list` shows what a scenario executes.
-    #[arg(long)]
-    pub no_exec: bool,
+    /// Which scenarios may run.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
     /// Run again whenever a scenario changes, or the binary; in a checkout, build it when its sources change.
     #[arg(long)]
     pub watch: bool,
@@ -275,6 +295,9 @@ pub struct MatrixArgs {
     /// Folder of the scenarios.
     #[arg(long, default_value = SCENARIOS, value_name = "FOLDER")]
     pub scenarios: PathBuf,
+    /// Which scenarios may run.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
     /// Run the tests of this test binary instead of scenarios; may be repeated.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["mode", "costs", "accept_costs"])]
     pub test_binary: Vec<PathBuf>,

@@ -12,9 +12,10 @@ use super::test_binaries::Chosen;
 use super::{Exit, Failure, kernels, report, run};
 use crate::cost::Figures;
 use crate::kernel::probe::Version;
-use crate::record::Matrix;
+use crate::record::{Matrix, Record};
 use crate::report::matrix::{problems_of, terminal};
 use crate::run::RunError;
+use crate::scenario::Mode;
 use crate::scenario::trial::{Trial, TrialName};
 use crate::subject::SubjectError;
 use crate::subject::source::SourceError;
@@ -37,9 +38,18 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     if !args.test_binary.is_empty() {
         return test_binaries(args);
     }
-    let trials = run::selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
+    let mut trials = run::selected(&args.scenarios, args.pattern.as_deref(), args.mode)?;
     if trials.is_empty() {
         return Ok(run::nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
+    }
+    let order: Vec<(String, Mode)> = trials.iter().map(|trial| (trial.found.name.clone(), trial.mode)).collect();
+    let refused = run::refuse(&mut trials, args.execution);
+    for (trial, record) in refused.iter().filter(|_| !args.quiet) {
+        eprintln!("bpflab: {}: {}", trial.name(), record.reasons.join("; "));
+    }
+    if trials.is_empty() {
+        let message = "all selected scenarios execute applications, which --no-exec forbids".to_owned();
+        return Err(Failure { exit: Exit::Unavailable, message });
     }
     // A file that is wrong must not be found out after ten minutes.
     let figures = Figures::read(&args.costs.cost_figures).map_err(|error| Failure::invalid(&error))?;
@@ -56,6 +66,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
         quiet: args.quiet,
     };
     let (mut matrix, unreached) = job.run()?;
+    add_refused(&mut matrix, &refused, &order);
     let accepted = if costs { judge_costs(&mut matrix, figures, &args.costs) } else { Ok(()) };
     // Only a whole list can tell that a scenario runs nowhere.
     if args.kernel.is_empty() {
@@ -66,6 +77,21 @@ pub fn matrix(args: &MatrixArgs) -> Result<Exit, Failure> {
     report::print(&terminal::render(&matrix, report::layout(args.fold)));
     accepted?;
     Ok(report::exit(&matrix, &args.exit_on))
+}
+
+/// Puts the records of trials that were refused beside those of each kernel, in the order in which they were selected.
+fn add_refused(matrix: &mut Matrix, refused: &[(Trial, Record)], order: &[(String, Mode)]) {
+    for run in &mut matrix.kernels {
+        for (_, record) in refused {
+            let mut record = record.clone();
+            record.kernel.release.clone_from(&run.release);
+            run.records.push(record);
+        }
+        let place = |record: &Record| {
+            order.iter().position(|(name, mode)| *name == record.scenario && Some(*mode) == record.mode)
+        };
+        run.records.sort_by_key(place);
+    }
 }
 
 /// [`matrix`] for test binaries.

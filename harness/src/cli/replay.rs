@@ -36,7 +36,7 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
     // A source is compiled by the run itself: its object file changes because of it.
     let watched =
         |path: &PathBuf| if path.with_extension("c").exists() { path.with_extension("c") } else { path.clone() };
-    let files: Vec<PathBuf> = args.object.iter().map(watched).collect();
+    let files: Vec<PathBuf> = args.through.object.iter().map(watched).collect();
     let mut before: Option<String> = None;
     watch::watch(&files, || {
         let document = once(args)?;
@@ -91,7 +91,7 @@ pub(super) fn once(args: &ReplayArgs) -> Result<Document, Failure> {
         let mut failure = failure(&error, args.artefacts.as_deref());
         if matches!(error, RunError::Wire(WireError::Topology { .. })) {
             // It knows the topology by the name that the file gives it, if any.
-            failure.message = format!("--topology {}: {}", args.topology, failure.message);
+            failure.message = format!("--topology {}: {}", args.through.topology, failure.message);
         }
         if let Some(file) = &spool {
             // Nobody gave this file its name.
@@ -142,17 +142,20 @@ fn spool(capture: &Path) -> Result<Option<tempfile::NamedTempFile>, Failure> {
 
 /// Options that have no effect together with others: saying so beats ignoring them.
 fn contradiction(args: &ReplayArgs) -> Option<String> {
-    if args.drop_malformed && !args.programs.is_empty() && !args.programs.contains(&Family::Flows) {
+    if args.through.drop_malformed
+        && !args.through.programs.is_empty()
+        && !args.through.programs.contains(&Family::Flows)
+    {
         return Some("--drop-malformed needs the program flows, which --programs leaves out".to_owned());
     }
     let wire_only = [
-        ("--topology", args.topology != DEFAULT_TOPOLOGY),
+        ("--topology", args.through.topology != DEFAULT_TOPOLOGY),
         ("--impair", !args.impair.is_empty()),
         ("--speed", args.speed.is_some()),
         ("--engine", args.engine != EngineChoice::Auto),
         ("--clock", args.clock != ClockArg::Capture),
-        ("--programs sockets", args.programs.contains(&Family::Sockets)),
-        ("--programs latency", args.programs.contains(&Family::Latency)),
+        ("--programs sockets", args.through.programs.contains(&Family::Sockets)),
+        ("--programs latency", args.through.programs.contains(&Family::Latency)),
     ];
     let (option, _) = wire_only.into_iter().find(|(_, set)| *set && args.mode == Some(Mode::Lockstep))?;
     Some(format!("{option} needs wire mode: in lockstep mode nothing is sent, and times are the capture's"))
@@ -160,23 +163,24 @@ fn contradiction(args: &ReplayArgs) -> Option<String> {
 
 /// What the arguments ask for, with `capture` as the file.
 pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
-    let mut programs = if args.programs.is_empty() && args.object.is_empty() {
+    let mut programs = if args.through.programs.is_empty() && args.through.object.is_empty() {
         Programs::default()
     } else {
-        Programs::of(&args.programs)
+        Programs::of(&args.through.programs)
     };
     programs.objects = objects(args)?;
     if let Some(message) = contradiction(args) {
         return Err(Failure { exit: Exit::Invalid, message });
     }
     if let Some(flows) = &mut programs.flows {
-        flows.drop_malformed = args.drop_malformed;
+        flows.drop_malformed = args.through.drop_malformed;
     }
-    let mut topology = TopologyChoice::from_argument(&args.topology).map_err(|error| Failure::invalid(&error))?;
+    let mut topology =
+        TopologyChoice::from_argument(&args.through.topology).map_err(|error| Failure::invalid(&error))?;
     topology.impair.extend(args.impair.iter().map(|arg| (arg.place.clone(), arg.impairment.clone())));
     topology.validate().map_err(|error| Failure {
         exit: Exit::Invalid,
-        message: format!("topology {}: {}", args.topology, chain(&error)),
+        message: format!("topology {}: {}", args.through.topology, chain(&error)),
     })?;
     let mut live = LiveOptions { dut: args.live.unwrap_or_default(), ..LiveOptions::default() };
     live.speed = args.speed.unwrap_or(live.speed);
@@ -188,13 +192,13 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
     Ok(Plan {
         capture: capture.to_owned(),
         options: capture::Options {
-            filter: args.filter.clone(),
+            filter: args.through.filter.clone(),
             limit: args.limit,
-            sides: args.traffic.sides.clone(),
-            oversize: args.traffic.oversize,
-            truncated: args.traffic.truncated,
-            checksums: args.traffic.checksums,
-            mtu: args.traffic.mtu,
+            sides: args.through.traffic.sides.clone(),
+            oversize: args.through.traffic.oversize,
+            truncated: args.through.traffic.truncated,
+            checksums: args.through.traffic.checksums,
+            mtu: args.through.traffic.mtu,
         },
         mode: if args.live.is_some() { Some(Mode::Live) } else { args.mode },
         programs,
@@ -205,14 +209,18 @@ pub fn plan(args: &ReplayArgs, capture: &Path) -> Result<Plan, Failure> {
         engine: args.engine,
         clock: args.clock.into(),
         artefacts: args.artefacts.clone(),
+        record: args.record.clone(),
     })
 }
 
 /// The objects under test.
 fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
     let invalid = |message: String| Failure { exit: Exit::Invalid, message };
-    let alone = args.attach.is_empty() && args.global.is_empty() && args.map.is_empty() && args.format.is_empty();
-    if args.object.len() > 1 && !alone {
+    let alone = args.through.attach.is_empty()
+        && args.through.global.is_empty()
+        && args.through.map.is_empty()
+        && args.format.is_empty();
+    if args.through.object.len() > 1 && !alone {
         return Err(invalid(
             "--attach, --global, --map and --format go with one --object: write a scenario for several".to_owned(),
         ));
@@ -226,7 +234,7 @@ fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
         })
     };
     let mut objects = Vec::new();
-    for path in &args.object {
+    for path in &args.through.object {
         let object = if path.extension().is_some_and(|extension| extension == "c") {
             path.with_extension("o")
         } else {
@@ -235,9 +243,9 @@ fn objects(args: &ReplayArgs) -> Result<Vec<Setup>, Failure> {
         source::bring_up_to_date(&object).map_err(|error| Failure::invalid(&error))?;
         objects.push(Setup {
             object,
-            attach: args.attach.iter().map(|attach| attach.0.clone()).collect(),
-            globals: args.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
-            maps: args.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
+            attach: args.through.attach.iter().map(|attach| attach.0.clone()).collect(),
+            globals: args.through.global.iter().map(|text| value("--global", text)).collect::<Result<_, _>>()?,
+            maps: args.through.map.iter().map(|text| value("--map", text)).collect::<Result<_, _>>()?,
             rows: formats(args)?,
             look: true,
             coverage: args.coverage.is_some(),

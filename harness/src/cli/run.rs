@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use console::Style;
 
-use super::args::{ListArgs, RunArgs, SCENARIOS};
+use super::args::{ExecutionArgs, ListArgs, RunArgs, SCENARIOS};
 use super::coverage::Coverage;
 use super::{Exit, Failure, matrix, watch};
 use crate::record::{Outcome, Record};
+use crate::recorder::Target;
 use crate::run::RunError;
 use crate::scenario::judge::{judge, kernel_summary};
 use crate::scenario::trial::{COVERAGE, Trial};
@@ -70,12 +71,9 @@ fn once(args: &RunArgs) -> Result<Exit, Failure> {
         return Ok(nothing(&args.scenarios, args.pattern.as_deref(), args.mode));
     }
     if !args.kernel.is_empty() {
-        for trial in &trials {
-            if let Some(record) = refused(trial, args.no_exec) {
-                show(trial, &record, args);
-            }
+        for (trial, record) in refuse(&mut trials, args.execution) {
+            show(&trial, &record, args);
         }
-        trials.retain(|trial| refused(trial, args.no_exec).is_none());
         return if trials.is_empty() { Ok(Exit::Unavailable) } else { matrix::inner_loop(&trials, args) };
     }
     let mut output = args.output.as_ref().map(std::fs::File::create).transpose().map_err(|source| {
@@ -89,7 +87,7 @@ fn once(args: &RunArgs) -> Result<Exit, Failure> {
     let mut coverage = args.coverage.as_deref().map(Coverage::new);
     for trial in &mut trials {
         trial.coverage = coverage.is_some();
-        let record = match refused(trial, args.no_exec) {
+        let record = match refused(trial, args.execution) {
             Some(record) => record,
             None => record(trial, coverage.as_mut())?,
         };
@@ -160,35 +158,52 @@ impl Counts {
     }
 }
 
-/// Has the one selected trial of real applications recorded.
+/// Has the one selected trial recorded.
 fn record_one(trials: &mut [Trial], path: &Path) -> Result<(), Failure> {
-    match trials {
-        [trial] if !trial.executes().is_empty() => {
-            trial.record = Some(path.to_owned());
-            Ok(())
-        }
-        _ => Err(Failure {
-            exit: Exit::Invalid,
-            message: format!(
-                "--record goes with one scenario of applications, and {} trials are selected; of others, a run keeps \
-                 what was offered and received with its artefacts",
-                trials.len()
-            ),
-        }),
+    if let [trial] = trials {
+        // A file that cannot be written is no failure of the scenario.
+        Target::open(path).map_err(|error| Failure::invalid(&error))?;
+        trial.record = Some(path.to_owned());
+        return Ok(());
     }
+    let names: Vec<String> = trials.iter().take(3).map(Trial::name).collect();
+    let more = if trials.len() > 3 { ", ..." } else { "" };
+    Err(Failure {
+        exit: Exit::Invalid,
+        message: format!(
+            "--record {}: one file is for one scenario in one mode, and {} are selected ({}{more}): name one, and its mode \
+             with --mode",
+            path.display(),
+            trials.len(),
+            names.join(", ")
+        ),
+    })
 }
 
 /// The record of a trial that `--no-exec` forbids: it is skipped, which says what it would have executed, and neither
 /// passes nor fails.
-fn refused(trial: &Trial, no_exec: bool) -> Option<Record> {
+fn refused(trial: &Trial, execution: ExecutionArgs) -> Option<Record> {
     let executes = trial.executes();
-    if !no_exec || executes.is_empty() {
+    if !execution.no_exec || executes.is_empty() {
         return None;
     }
     let mut record = Record::new(&trial.found.name, trial.mode, kernel_summary());
     record.result = Outcome::Skipped;
     record.reasons = executes.into_iter().map(|app| format!("refused (--no-exec): executes {app}")).collect();
     Some(record)
+}
+
+/// Takes the trials that `--no-exec` forbids out of `trials`, each with its record.
+pub fn refuse(trials: &mut Vec<Trial>, execution: ExecutionArgs) -> Vec<(Trial, Record)> {
+    let mut out = Vec::new();
+    trials.retain(|trial| match refused(trial, execution) {
+        Some(record) => {
+            out.push((trial.clone(), record));
+            false
+        }
+        None => true,
+    });
+    out
 }
 
 /// Runs one trial; a failed one leaves its artefacts.

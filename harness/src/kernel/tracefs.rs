@@ -51,6 +51,8 @@ pub struct Printed {
     name: String,
     pipe: File,
     text: Vec<u8>,
+    /// Bytes of the text that [`Printed::news`] has told.
+    told: usize,
 }
 
 impl Printed {
@@ -70,7 +72,7 @@ impl Printed {
             };
             open().inspect_err(|_| drop(fs::remove_dir(&folder)))
         })?;
-        Ok(Self { name, pipe, text: Vec::new() })
+        Ok(Self { name, pipe, text: Vec::new(), told: 0 })
     }
 
     /// Takes in what has been printed since.
@@ -85,14 +87,26 @@ impl Printed {
         }
     }
 
+    /// The whole lines that were taken in since the last call.
+    pub(crate) fn news(&mut self) -> Vec<String> {
+        let new = &self.text[self.told..];
+        let len = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = said(&new[..len]);
+        self.told += len;
+        lines
+    }
+
     /// The lines, without what the tracer puts before them.
     #[must_use]
     pub fn finish(mut self) -> Vec<String> {
         self.drain();
-        let text = String::from_utf8_lossy(&self.text);
-        let said = |line: &str| line.split_once("bpf_trace_printk: ").map(|(_, said)| said.to_owned());
-        text.lines().filter_map(said).collect()
+        said(&self.text)
     }
+}
+
+fn said(text: &[u8]) -> Vec<String> {
+    let said = |line: &str| line.split_once("bpf_trace_printk: ").map(|(_, said)| said.to_owned());
+    String::from_utf8_lossy(text).lines().filter_map(said).collect()
 }
 
 impl Drop for Printed {

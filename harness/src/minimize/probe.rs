@@ -29,7 +29,7 @@ impl<'a> Replayed<'a> {
     /// Runs as `plan` says, its capture aside. A run that `stop` ends says no.
     #[must_use]
     pub fn new(plan: Plan, condition: &'a Condition, stop: &'a AtomicBool) -> Self {
-        Self { plan: Plan { artefacts: None, ..plan }, condition, pool: Pool::default(), stop }
+        Self { plan: Plan { artefacts: None, record: None, ..plan }, condition, pool: Pool::default(), stop }
     }
 }
 

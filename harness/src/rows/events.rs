@@ -208,6 +208,11 @@ impl TypedEvents {
         self.reader.wait(limit)
     }
 
+    /// The map's name.
+    pub(crate) fn map(&self) -> &str {
+        &self.reader.map
+    }
+
     /// Events that were drained and not taken yet.
     pub(crate) fn pending(&self) -> &[Value] {
         &self.events

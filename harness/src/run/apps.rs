@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use super::load::load;
-use super::{RunError, Step, choose, collect, stage};
+use super::{RunError, Step, choose, collect, recording, stage};
 use crate::apps::{self, AppSpec};
 use crate::kernel;
 use crate::object::Clock;
 use crate::pool::Pool;
-use crate::recorder::Recorder;
+use crate::recorder::Target;
 use crate::report::{self, Document, KernelSummary};
 use crate::scenario::{Mode, spec::Programs};
 use crate::suite::Watch;
-use crate::topology::{DEFAULT_MTU, Host, Network, Preset, Role, TopologyChoice};
+use crate::topology::{DEFAULT_MTU, Preset, TopologyChoice};
 
 /// What decides a run of applications.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ pub fn run_apps(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
 ) -> Result<Document, RunError> {
+    let target = plan.record.as_deref().map(Target::open).transpose()?;
     let (mode, reason) = choose(Some(Mode::Live))?;
     step(Step::Chosen { mode, reason: &reason });
     let (keys, mut analyzers, notes) = load(pool, &plan.programs, Clock::Kernel, step)?;
@@ -57,30 +58,17 @@ pub fn run_apps(
         ..Document::default()
     };
     let folder = plan.artefacts.join("apps");
-    let mut recording = None;
-    let outcome = stage::play(&topology, Watch::AllBut(None), &mut analyzers, step, |network, progress| {
-        let recorder = plan.record.as_ref().map(|_| Recorder::start(&recorded(network))).transpose()?;
-        let played = apps::play(network, &plan.apps, &folder, stop, &mut |at| progress.at(Step::App { at }));
-        recording = recorder.map(Recorder::stop);
-        played
-    })?;
+    let record = target.is_some();
+    let (outcome, recorded) =
+        stage::play(&topology, Watch::AllBut(None), &mut analyzers, record, step, |network, progress| {
+            apps::play(network, &plan.apps, &folder, stop, &mut |at| progress.at(Step::App { at }))
+        })?;
     if outcome.interrupted {
         document.notes.push("interrupted: applications were ended before their time".to_owned());
     }
     document.notes.extend(outcome.notes);
     document.apps = outcome.apps;
     collect(pool, keys, analyzers, 0, step, &mut document)?;
-    if let (Some(path), Some(recording)) = (&plan.record, recording) {
-        recording.write(path, &document.observation)?;
-        if recording.lost() > 0 {
-            document.notes.push(format!("{} frames are not in the recording: no room", recording.lost()));
-        }
-    }
+    recording::write(target, recorded, &mut document)?;
     Ok(document)
-}
-
-/// The devices under test; every host where there is none.
-fn recorded(network: &Network) -> Vec<&Host> {
-    let duts: Vec<&Host> = network.hosts().iter().filter(|host| host.role() == Role::Dut).collect();
-    if duts.is_empty() { network.hosts().iter().collect() } else { duts }
 }

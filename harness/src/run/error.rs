@@ -77,6 +77,7 @@ impl RunError {
                 self,
                 Self::Apps(AppsError::Invalid { .. } | AppsError::Early { .. } | AppsError::NeverReady { .. })
             )
+            || matches!(self, Self::Recorder(RecorderError::Write { .. } | RecorderError::Input(_)))
             || matches!(self, Self::Subject(_) | Self::Object(ObjectError::Subject(_)))
             || matches!(
                 self,

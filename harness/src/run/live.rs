@@ -10,6 +10,7 @@ use crate::apps::{self, AppsOutcome, Servers};
 use crate::capture::Frame;
 use crate::live::{self, Script};
 use crate::observation::Observation;
+use crate::recorder::Recording;
 use crate::report::Document;
 use crate::suite::{Observer, Watch};
 use crate::topology::{Network, Prefix, Preset, Role, RouteSpec, Topology, TopologyChoice, TopologyError, presets};
@@ -21,7 +22,7 @@ pub(super) fn run(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
     document: &mut Document,
-) -> Result<(), RunError> {
+) -> Result<Option<Recording>, RunError> {
     let mut frames: Vec<Frame> = Vec::new();
     let mut frame = Frame::default();
     while offered.next_into(&mut frame)? {
@@ -46,7 +47,9 @@ pub(super) fn run(
         applications = servers.end();
         played
     };
-    let seen = stage::play(&topology, Watch::AllBut(played.as_deref()), analyzers, step, act)?;
+    let record = plan.record.is_some();
+    let watch = Watch::AllBut(played.as_deref());
+    let (seen, recording) = stage::play(&topology, watch, analyzers, record, step, act)?;
     let dut = plan.live.dut.text();
     document.engine = format!("packet sockets as the recorded {}, real sockets as the {dut}", other(dut));
     for (kind, count) in script.others() {
@@ -55,7 +58,7 @@ pub(super) fn run(
     document.notes.extend(applications.notes);
     document.apps = applications.apps;
     document.observation = Observation { live: Some(seen), ..Observation::default() };
-    Ok(())
+    Ok(recording)
 }
 
 /// Where applications' outputs are.

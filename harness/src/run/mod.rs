@@ -8,6 +8,7 @@ mod flood;
 mod live;
 mod load;
 mod lockstep;
+mod recording;
 mod stage;
 mod tee;
 mod wire;
@@ -59,6 +60,9 @@ pub struct Plan {
     pub apps: Vec<AppSpec>,
     /// Where the frames as offered and as received are kept.
     pub artefacts: Option<PathBuf>,
+    /// Where what passes the links of the device under test is recorded, in lockstep mode what is offered to the
+    /// programs, with what was seen as comments; see [`crate::recorder`].
+    pub record: Option<PathBuf>,
 }
 
 /// What a run is doing.
@@ -127,6 +131,7 @@ pub fn run_with(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
 ) -> Result<Document, RunError> {
+    let target = plan.record.as_deref().map(|path| recording::target(path, &plan.capture)).transpose()?;
     step(Step::Survey { file: &plan.capture });
     let survey = Survey::of(&plan.capture, &plan.options)?;
     let (mode, reason) = choose(plan.mode)?;
@@ -150,13 +155,14 @@ pub fn run_with(
     };
     let frames = Frames::open(&plan.capture, &plan.options, &survey)?;
     let mut offered = Tee::new(frames, plan.artefacts.as_deref())?;
-    match mode {
+    let recorded = match mode {
         Mode::Lockstep => lockstep::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Wire => wire::run(plan, &mut analyzers, &mut offered, &survey, stop, step, &mut document)?,
         Mode::Live => live::run(plan, &mut analyzers, &mut offered, stop, step, &mut document)?,
-    }
+    };
     offered.finish()?;
     collect(pool, keys, analyzers, offered.first_ns.unwrap_or_default(), step, &mut document)?;
+    recording::write(target, recorded, &mut document)?;
     Ok(document)
 }
 

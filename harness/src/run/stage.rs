@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::cgroup::OwnGroup;
 use crate::hook::HookKind;
 use crate::kernel::probe::{self, Requirement};
+use crate::recorder::{Knowledge, Recorder, Recording};
 use crate::suite::{self, Observer, Watch};
 use crate::sys;
 use crate::topology::{Network, Topology};
@@ -14,29 +15,35 @@ use super::{RunError, Step};
 
 /// Builds `topology`, attaches the programs without the ledger's (sockets, not the lab, end the packets), and lets `act`
 /// do whatever makes traffic; it is told what to call between pieces of work, so that rings are read before they fill.
-/// When it returns, the programs are detached and the hosts removed.
+/// When it returns, the programs are detached and the hosts removed. What passed the links meanwhile is handed over if
+/// `record` asks for it.
 pub(super) fn play<T>(
     topology: &Topology,
     watch: Watch<'_>,
     analyzers: &mut [Box<dyn Observer>],
+    record: bool,
     step: &mut dyn FnMut(Step<'_>),
     act: impl FnOnce(&Network, &mut Progress<'_>) -> Result<T, RunError>,
-) -> Result<T, RunError> {
+) -> Result<(T, Option<Recording>), RunError> {
     check(topology)?;
     let _group = own_group(analyzers)?;
     step(Step::Build { topology: &topology.name });
     let network = Network::build(topology)?;
-    let result = (|| {
+    let result: Result<_, RunError> = (|| {
         let mut attachments = Attachments::new(&network)?;
         suite::attach(analyzers, watch, &mut attachments, &network)?;
         let alone = attachments.attach_xdp_alone()?;
         attachments.keep_segments(&network)?;
+        let recorder = if record { Some(Recorder::start(&network)?) } else { None };
         let done = act(&network, &mut Progress { analyzers: &mut *analyzers, step });
         // What a program has begun on another CPU ends before its maps are read.
         _ = sys::wait_for_softirqs();
+        let xdp = attachments.interfaces().into_values().filter_map(|(name, program)| Some((name, program?)));
+        let knowledge = Knowledge { xdp: xdp.collect(), ..Knowledge::default() };
+        let recording = recorder.map(|recorder| recorder.stop(knowledge));
         suite::drain(analyzers)?;
         drop(alone);
-        done
+        Ok((done?, recording))
     })();
     let closed = network.close();
     let done = result?;

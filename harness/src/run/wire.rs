@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::tee::Tee;
-use super::{Plan, RECEIVED, RunError, Step, interrupted, stage};
+use super::{Plan, RECEIVED, RunError, Step, interrupted, recording, stage};
 use crate::capture::{Survey, Writer};
 use crate::observation::Observation;
+use crate::recorder::{Recorder, Recording};
 use crate::report::{Document, PacingSummary};
 use crate::suite::{self, Observer, Watch};
 use crate::topology::Network;
@@ -20,7 +21,7 @@ pub(super) fn run(
     stop: &AtomicBool,
     step: &mut dyn FnMut(Step<'_>),
     document: &mut Document,
-) -> Result<(), RunError> {
+) -> Result<Option<Recording>, RunError> {
     let (clients, servers) = (&survey.endpoints.client, &survey.endpoints.server);
     let topology = plan.topology.resolve(clients, servers, plan.options.mtu);
     wire::check_impairment(&topology)?;
@@ -35,17 +36,24 @@ pub(super) fn run(
         let options = WireOptions {
             speed: plan.speed,
             engine: plan.engine,
-            record: plan.artefacts.is_some(),
+            record: plan.artefacts.is_some() || plan.record.is_some(),
+            keep_sent: plan.record.is_some(),
             ..WireOptions::default()
         };
         let of = survey.will_offer;
-        wire::replay(&network, &mut attachments, offered, &options, stop, &mut |done| {
+        let recorder = plan.record.as_ref().map(|_| Recorder::start(&network)).transpose()?;
+        let result = wire::replay(&network, &mut attachments, offered, &options, stop, &mut |done| {
             step(Step::Frames { done, of });
             suite::drain(analyzers)
+        });
+        result.map(|mut outcome| {
+            let keep = plan.artefacts.is_some();
+            let known = recording::known(&attachments.interfaces(), &mut outcome, keep);
+            (outcome, recorder.map(|recorder| recorder.stop(known)))
         })
     };
     let closed = network.close();
-    let outcome = result?;
+    let (outcome, recording) = result?;
     closed?;
     document.engine = outcome.engine.clone();
     document.pacing = Some(PacingSummary::from(&outcome.pacing));
@@ -57,7 +65,7 @@ pub(super) fn run(
         write_received(&folder.join(RECEIVED), &outcome)?;
     }
     document.observation = Observation { ledger: outcome.ledger, drops: outcome.drops, ..Observation::default() };
-    Ok(())
+    Ok(recording)
 }
 
 fn write_received(path: &Path, outcome: &wire::WireOutcome) -> Result<(), RunError> {

@@ -69,7 +69,7 @@ pub struct Trial {
     pub mode: Mode,
     /// Whether it is counted which code of objects under test is reached.
     pub coverage: bool,
-    /// Where a live trial's traffic is recorded.
+    /// Where the traffic is recorded.
     pub record: Option<PathBuf>,
 }
 
@@ -290,6 +290,7 @@ impl Trial {
             live: traffic.live.clone(),
             apps: traffic.apps.clone(),
             artefacts: Some(artefacts.to_owned()),
+            record: self.record.clone(),
         })
     }
 

@@ -89,6 +89,8 @@ pub struct SubjectObserver {
     setup: Setup,
     attaches: Vec<Attach>,
     events: Vec<TypedEvents>,
+    /// How many of the events of each are no news any more.
+    told: Vec<usize>,
     late: Vec<Late>,
     packets: Packets,
     /// Held while the kernel counts.
@@ -134,6 +136,7 @@ impl SubjectObserver {
             setup: setup.clone(),
             attaches,
             events: Vec::new(),
+            told: Vec::new(),
             late: Vec::new(),
             packets: Packets::default(),
             statistics: None,
@@ -142,6 +145,7 @@ impl SubjectObserver {
         };
         observer.look();
         observer.events = observer.open_events()?;
+        observer.told = vec![0; observer.events.len()];
         observer.fill()?;
         Ok(observer)
     }
@@ -470,6 +474,18 @@ impl Observer for SubjectObserver {
 
     fn packet(&mut self, program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
         self.packets.saw(program, verdict, before, after);
+    }
+
+    fn news(&mut self) -> Vec<String> {
+        let mut news = Vec::new();
+        for (events, told) in self.events.iter().zip(&mut self.told) {
+            let (name, all) = (format!("{}.{}", self.subject.name(), events.map()), events.pending());
+            news.extend(all.iter().skip(*told).map(|event| format!("{name} {event}")));
+            *told = all.len();
+        }
+        let printed = self.printed.as_mut().map(Printed::news).unwrap_or_default();
+        news.extend(printed.into_iter().map(|line| format!("{} printed: {line}", self.subject.name())));
+        news
     }
 
     fn watch(&mut self, hosts: &[WatchedHost]) -> Result<(), ObjectError> {

@@ -127,6 +127,11 @@ pub trait Observer: Send {
     fn packet(&mut self, program: &str, verdict: &'static str, before: (u64, &[u8]), after: &[u8]) {
         let _ = (program, verdict, before, after);
     }
+    /// The events that [`Observer::drain`] has taken in since the last call, and what programs have printed, as texts; of
+    /// objects that make sense of their events themselves there are none.
+    fn news(&mut self) -> Vec<String> {
+        Vec::new()
+    }
     /// See [`Analyzer::watch`].
     ///
     /// # Errors

@@ -45,7 +45,7 @@ pub use map::{delete_all, zero_array, zero_per_cpu_array};
 pub use memory::{MappedArray, bytes_of, read_pod};
 pub use mount::with_private_mount;
 pub use packet::{
-    SEND_BATCH, packet_receiver, packet_sender, receive_frame, send_data_with_syn, send_frames, send_through_queue,
+    SEND_BATCH, packet_receiver, packet_sender, queued_packet_sender, receive_frame, send_data_with_syn, send_frames,
     set_receive_buffer,
 };
 pub use ring::{PacketRing, RingPacket};

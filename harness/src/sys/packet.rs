@@ -6,17 +6,28 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use super::check;
 
 /// A raw packet socket that sends on interface `ifindex` of the calling thread's network namespace and receives
-/// nothing. Frames bypass the queueing discipline (`PACKET_QDISC_BYPASS`) and go to the driver at once.
+/// nothing. Frames bypass the queueing discipline (`PACKET_QDISC_BYPASS`) and go to the driver at once; no other packet
+/// socket sees them there (`__dev_direct_xmit`, net/core/dev.c).
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_RAW`, `ENODEV`.
 pub fn packet_sender(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = queued_packet_sender(ifindex)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+    Ok(socket)
+}
+
+/// As [`packet_sender`], but frames take the way of all others: through the queueing discipline with its impairments, and
+/// past whoever listens there.
+///
+/// # Errors
+/// As [`packet_sender`].
+pub fn queued_packet_sender(ifindex: u32) -> io::Result<OwnedFd> {
     // SAFETY: a plain system call; protocol 0 binds the socket to no incoming packets.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     check(fd)?;
     // SAFETY: the descriptor was just returned and belongs to nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
     // Room for a batch of the largest frames; past the administrator's limit, which root may.
     set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 8 << 20)?;
     // SAFETY: all-zero is a valid `sockaddr_ll`.
@@ -28,14 +39,6 @@ pub fn packet_sender(ifindex: u32) -> io::Result<OwnedFd> {
         libc::bind(fd, std::ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
     })?;
     Ok(socket)
-}
-
-/// Lets what a packet socket sends go through the interface's queueing discipline, which may impair it.
-///
-/// # Errors
-/// None is known for a packet socket.
-pub fn send_through_queue(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 0)
 }
 
 /// A raw packet socket that receives every frame which arrives on interface `ifindex` of the calling thread's network

@@ -213,6 +213,8 @@ pub struct WireOptions {
     pub engine: EngineChoice,
     /// Whether the frames that arrive at the far ends are kept.
     pub record: bool,
+    /// Whether the frames that were sent are kept, each with its end.
+    pub keep_sent: bool,
     /// How long to wait for a packet whose end is not known before it counts as unaccounted, and for any progress.
     pub deadline: std::time::Duration,
 }
@@ -223,6 +225,7 @@ impl Default for WireOptions {
             speed: Speed::Top,
             engine: EngineChoice::Auto,
             record: false,
+            keep_sent: false,
             deadline: std::time::Duration::from_secs(2),
         }
     }
@@ -246,6 +249,46 @@ pub struct Unaccounted {
     pub packet: u64,
     /// How far it came.
     pub progress: Progress,
+}
+
+/// Where a frame that was sent ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SentEnd {
+    /// It left the device under test, or was taken in by it.
+    Passed,
+    /// A program ended it.
+    Verdict {
+        /// `xdp`, `tc` or `tc egress`.
+        hook: &'static str,
+        /// The kernel's name of the verdict.
+        verdict: &'static str,
+        /// Name of the program.
+        program: String,
+    },
+    /// The kernel gave it up.
+    Dropped {
+        /// The kernel's name of the reason, `NOT_SPECIFIED` where it gives none.
+        reason: String,
+        /// Address of the code that gave it up.
+        location: u64,
+    },
+    /// That is not known.
+    Open(Progress),
+}
+
+/// A frame that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentFrame {
+    /// Number in the capture.
+    pub number: u64,
+    /// Kernel time before it and those sent together with it were handed to the kernel, ns since the UNIX epoch.
+    pub time_ns: u64,
+    /// Where it was sent: 0 the client, 1 the server.
+    pub side: usize,
+    /// Its bytes, as they were sent.
+    pub data: Vec<u8>,
+    /// Where it ended.
+    pub end: SentEnd,
 }
 
 /// Most entries of each list in an outcome; counts are exact all the same.
@@ -272,6 +315,11 @@ pub struct WireOutcome {
     pub received: Vec<Arrived>,
     /// Frames that the recorder had no room for.
     pub unrecorded: u64,
+    /// The frames that were sent, in the order in which their ends were known, which is that of their sending; empty
+    /// unless asked for. They are held in memory, up to [`crate::recorder::MOST_BYTES`].
+    pub sent: Vec<SentFrame>,
+    /// Frames that were sent and not kept: no room.
+    pub unkept: u64,
     /// Frames of the server's side that were not offered, because the topology has no such side.
     pub withheld: u64,
     /// Packets at the device under test that the lab did not send there. Those that it forwarded count as generated.

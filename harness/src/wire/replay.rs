@@ -73,6 +73,7 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         on_progress,
     };
     run.books.outcome.engine = engine.to_string();
+    run.books.keep = options.keep_sent;
     let result = run.all(frames);
     // A frame that cannot be read or sent does not take back what was done, but is what the caller must hear.
     let settled = run.settle();
@@ -96,6 +97,12 @@ fn engine(place: &Place, attachments: &Attachments, options: &WireOptions) -> Re
     let needs =
         Needs { speed: options.speed, longest: None, without_napi: generic.map(|(_, link)| link.dut.name.as_str()) };
     choose(options.engine, needs, largest_live_frame)
+}
+
+/// The wall clock, as packets are stamped by it, ns since the UNIX epoch.
+fn now_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 struct Run<'a, 'b> {
@@ -210,8 +217,11 @@ impl Run<'_, '_> {
             self.window.truncate(self.window.packets().len() - unsent);
             return Ok(());
         }
+        let first = self.window.packets().len() - self.batch.due.len();
+        if self.options.keep_sent {
+            self.window.sent(first, now_ns());
+        }
         let packets = self.window.packets();
-        let first = packets.len() - self.batch.due.len();
         let mut outgoing = [Outgoing { number: 0, time_ns: 0, slot: 0, data: &[] }; SEND_BATCH];
         for (to, packet) in outgoing.iter_mut().zip(&packets[first..]) {
             *to = Outgoing { number: packet.number, time_ns: packet.time_ns, slot: packet.slot, data: &packet.data };
@@ -231,8 +241,8 @@ impl Run<'_, '_> {
     }
 
     fn progress(&mut self) -> Result<(), WireError> {
-        let received = &mut self.books.outcome.received;
-        self.ledger.collect(|frame| received.push(frame));
+        let books = &mut self.books;
+        self.ledger.collect(|frame| books.arrived(frame));
         let sent = self.injector.sent(0) + self.injector.sent(1);
         Ok((self.on_progress)(sent)?)
     }

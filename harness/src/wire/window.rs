@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use bpflab_programs::ledger::{LEFT_CLIENT, LEFT_SERVER, SLOTS};
 
 use super::account::{End, Programs, Progress, end, may_be_verdict};
-use super::ledger::Ledger;
-use super::{KernelDrop, LISTED, Unaccounted, WireOutcome};
+use super::ledger::{Arrived, Ledger};
+use super::{KernelDrop, LISTED, SentEnd, SentFrame, Unaccounted, WireOutcome};
 use crate::kernel::reasons::DropReasons;
 use crate::kernel::symbols;
 use crate::observation;
+use crate::recorder::MOST_BYTES;
 use crate::suite::drops;
 
 /// Bytes of frames in one window: a window that holds large frames ends before its slots do, so that memory stays small.
@@ -23,6 +24,8 @@ pub(super) struct Packet {
     pub(super) time_ns: u64,
     pub(super) slot: u32,
     side: usize,
+    /// When it was handed to the kernel, ns since the UNIX epoch; 0 before that.
+    sent_ns: u64,
     pub(super) data: Vec<u8>,
     /// A socket had it.
     taken: bool,
@@ -68,12 +71,17 @@ impl Window {
         }
         let Some(slot) = self.slots.free() else { return Err(data) };
         self.bytes += data.len();
-        self.packets.push(Packet { number, time_ns, slot, side, data, taken: false });
+        self.packets.push(Packet { number, time_ns, slot, side, sent_ns: 0, data, taken: false });
         Ok(())
     }
 
     pub(super) fn packets(&self) -> &[Packet] {
         &self.packets
+    }
+
+    /// Notes when the packets from the `first`-th on were sent.
+    pub(super) fn sent(&mut self, first: usize, time_ns: u64) {
+        self.packets.iter_mut().skip(first).for_each(|packet| packet.sent_ns = time_ns);
     }
 
     /// Forgets the packets from the `sent`-th on, which did not go out.
@@ -119,8 +127,8 @@ impl Window {
 
     /// Books every packet and empties the window.
     pub(super) fn harvest(&mut self, ledger: &Ledger, programs: &Programs, reasons: &DropReasons, books: &mut Books) {
-        for packet in &self.packets {
-            let end = packet_end(packet, ledger, programs, reasons);
+        for packet in self.packets.drain(..) {
+            let end = packet_end(&packet, ledger, programs, reasons);
             if matches!(end, End::Open(_)) {
                 self.slots.taken[packet.slot as usize] = true;
             } else {
@@ -128,7 +136,6 @@ impl Window {
             }
             books.enter(packet, end, reasons);
         }
-        self.packets.clear();
         self.bytes = 0;
         self.slots.next = 0;
     }
@@ -163,10 +170,45 @@ pub(super) struct Books {
     /// Packets that were dropped by the queue on their way out, by side.
     queued: [u64; 2],
     verdicts: BTreeMap<(&'static str, &'static str, String, String), u64>,
+    /// Whether packets are kept with their ends, and the bytes of what is kept.
+    pub(super) keep: bool,
+    kept: usize,
 }
 
 impl Books {
-    fn enter(&mut self, packet: &Packet, end: End<'_>, reasons: &DropReasons) {
+    fn enter(&mut self, packet: Packet, end: End<'_>, reasons: &DropReasons) {
+        self.count(&packet, end, reasons);
+        if !self.keep {
+            return;
+        }
+        let Packet { number, side, sent_ns: time_ns, data, .. } = packet;
+        let cost = size_of::<SentFrame>() + data.len();
+        if self.kept + cost > MOST_BYTES {
+            self.outcome.unkept += 1;
+            return;
+        }
+        self.kept += cost;
+        let end = match end {
+            End::Left(_) | End::Local => SentEnd::Passed,
+            End::Verdict { hook, verdict, program } => SentEnd::Verdict { hook, verdict, program: program.to_owned() },
+            End::Dropped { reason, location, .. } => SentEnd::Dropped { reason: reasons.name(reason), location },
+            End::Open(progress) => SentEnd::Open(progress),
+        };
+        self.outcome.sent.push(SentFrame { number, time_ns, side, data, end });
+    }
+
+    /// Takes a frame in that has arrived at a far end; where frames are kept at both ends, as far as there is room.
+    pub(super) fn arrived(&mut self, frame: Arrived) {
+        let cost = size_of::<Arrived>() + frame.data.len();
+        if self.keep && self.kept + cost > MOST_BYTES {
+            self.outcome.unrecorded += 1;
+            return;
+        }
+        self.kept += cost;
+        self.outcome.received.push(frame);
+    }
+
+    fn count(&mut self, packet: &Packet, end: End<'_>, reasons: &DropReasons) {
         let (outcome, number) = (&mut self.outcome, packet.number);
         let ledger = &mut outcome.ledger;
         ledger.offered += 1;

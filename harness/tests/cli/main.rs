@@ -12,6 +12,7 @@ mod machine;
 mod matrix;
 mod minimize;
 mod processes;
+mod record;
 mod replay;
 mod report;
 mod scenarios;

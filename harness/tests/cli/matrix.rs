@@ -51,6 +51,17 @@ pub fn guests_lack(test: &str) -> Option<String> {
 }
 
 #[test]
+fn applications_are_refused_without_a_guest_where_they_are_forbidden() {
+    let lab = lab(LIST);
+    let text = "purpose = \"a command is run\"\nmodes = [\"live\"]\n[[traffic.apps]]\nname = \"true\"\n\
+                host = \"client\"\ncommand = [\"true\"]\n";
+    lab.write("scenarios/apps/true.toml", text);
+    lab.write("scenarios/apps/true.snap", "---\nsource: by hand\n---\n");
+    let refused = matrix(&lab, &["apps/true", "--no-exec"]).exits(69);
+    refused.complains(&["apps/true [live]", "refused (--no-exec): executes ", "--no-exec forbids"]);
+}
+
+#[test]
 fn wrong_arguments_and_files_are_refused_before_anything_starts() {
     let lab = lab(LIST);
     matrix(&lab, &["--kernel", "6.21"]).refused(&["no kernel is called `6.21`", "did you mean `6.12`?"]);

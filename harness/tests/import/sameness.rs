@@ -27,6 +27,7 @@ fn observe(pool: &Pool, capture: &Path) -> Observation {
         speed: Speed::Top,
         clock: Clock::Virtual,
         artefacts: None,
+        record: None,
         live: LiveOptions::default(),
         apps: Vec::new(),
         engine: bpflab::wire::EngineChoice::Auto,

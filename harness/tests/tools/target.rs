@@ -181,6 +181,7 @@ fn observe_conversations(spec: &Spec) -> Observation {
         live: bpflab::live::LiveOptions::default(),
         apps: Vec::new(),
         artefacts: None,
+        record: None,
     };
     bpflab::run::run(&plan, &AtomicBool::new(false), &mut |_| ()).unwrap().observation
 }

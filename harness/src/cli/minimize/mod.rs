@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::{Args, AttachArg, Command, GuestOptions, ReplayArgs, SCENARIOS, TrafficArgs};
+use super::args::{Args, Command, GuestOptions, ReplayArgs, SCENARIOS, ThroughArgs};
 use super::{Exit, Failure, replay};
 use crate::capture::{Frame, Frames, Survey, Writer};
 use crate::condition::Condition;
 use crate::minimize::{self, Limits, Minimal, MinimizeError, Probe, Progress, Replayed};
 use crate::run::{Plan, RunError};
 use crate::scenario::Mode;
-use crate::suite::Family;
 
 /// Version of what `--json` prints; raised when a key changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -48,33 +47,9 @@ pub struct MinimizeArgs {
     /// Give up after so many seconds, with what was found until then.
     #[arg(long, value_name = "SECONDS")]
     pub budget: Option<u64>,
-    /// Programs to load, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
-    pub programs: Vec<Family>,
-    /// An object file under test; instead of the suite's programs, unless --programs names some.
-    #[arg(long, value_name = "FILE")]
-    pub object: Vec<PathBuf>,
-    /// Where programs of the object go, as with `bpflab replay`.
-    #[arg(long, value_name = "HOOK:PROGRAM[@PLACE]", requires = "object")]
-    pub attach: Vec<AttachArg>,
-    /// A global variable of the object: `NAME=VALUE`.
-    #[arg(long, value_name = "NAME=VALUE", requires = "object")]
-    pub global: Vec<String>,
-    /// Entries of a map of the object: `MAP=ENTRIES`.
-    #[arg(long, value_name = "MAP=ENTRIES", requires = "object")]
-    pub map: Vec<String>,
-    /// Only packets that match this pcap filter expression are looked at.
-    #[arg(long, value_name = "EXPRESSION")]
-    pub filter: Option<String>,
-    /// Topology of wire mode: `bridge`, `router`, `host`, or a TOML file.
-    #[arg(long, default_value = super::args::DEFAULT_TOPOLOGY, value_name = "NAME|FILE")]
-    pub topology: String,
-    /// Drop malformed packets at XDP.
-    #[arg(long)]
-    pub drop_malformed: bool,
-    /// How the frames are treated before they are sent.
+    /// What packets meet, and which are looked at.
     #[command(flatten)]
-    pub traffic: TrafficArgs,
+    pub through: ThroughArgs,
     /// What guests are, where kernels are compared.
     #[command(flatten)]
     pub guests: GuestOptions,
@@ -130,15 +105,7 @@ fn as_replay(args: &MinimizeArgs) -> ReplayArgs {
         unreachable!("a replay of standard input is a sound command")
     };
     replay.mode = Some(args.mode);
-    replay.programs.clone_from(&args.programs);
-    replay.object.clone_from(&args.object);
-    replay.attach.clone_from(&args.attach);
-    replay.global.clone_from(&args.global);
-    replay.map.clone_from(&args.map);
-    replay.filter.clone_from(&args.filter);
-    replay.topology.clone_from(&args.topology);
-    replay.drop_malformed = args.drop_malformed;
-    replay.traffic = args.traffic.clone();
+    replay.through = args.through.clone();
     replay
 }
 

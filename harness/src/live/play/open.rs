@@ -54,11 +54,9 @@ impl<'a> Run<'a> {
             ));
         }
         let index = far.ifindex(&played.interface)?;
-        let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::packet_sender(index)?)));
+        // Through the queue, which may be impaired, and past whoever records what leaves.
+        let open = far.run(move || Ok((sys::packet_receiver(index, RECEIVE_ROOM)?, sys::queued_packet_sender(index)?)));
         let (wire, sender) = open.map_err(LiveError::system("open packet sockets at the played end"))?;
-        if played.impair.is_some() {
-            sys::send_through_queue(sender.as_fd()).map_err(LiveError::system("send through an impaired queue"))?;
-        }
         let delay = |end: &EndSpec| end.impair.as_ref().map_or(0, Impairment::longest_delay_ns);
         let patience = Patience::new(options.patience_ns(), delay(live) + delay(played));
         let epoll = Epoll::new().map_err(LiveError::system("wait for sockets"))?;

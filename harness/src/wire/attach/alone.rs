@@ -1,5 +1,6 @@
 //! Programs without the lab's own around them: for traffic of real stacks, which no replay accounts for.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 
 use super::{Attachments, Named, Stack, UnderTest, XdpMode, add_hooks, attach_tc, attach_xdp, load, program_priority};
@@ -8,7 +9,7 @@ use crate::suite::{Loaded, Programs};
 use crate::sys::TcDirection;
 use crate::topology::Network;
 use crate::wire::WireError;
-use crate::wire::place::disable_gro;
+use crate::wire::place::{Link, disable_gro};
 
 /// XDP programs under test without the lab's own around them.
 #[derive(Debug)]
@@ -29,6 +30,17 @@ impl Attachments {
             }
         }
         Ok(XdpAlone(alone))
+    }
+
+    /// The interfaces of the device under test by side (0 faces the client, 1 the server), `HOST.INTERFACE`, each with
+    /// its XDP program.
+    #[must_use]
+    pub fn interfaces(&self) -> BTreeMap<usize, (String, Option<String>)> {
+        let interface = |(side, link): (usize, &Link)| {
+            let program = self.xdp[side].as_ref().map(|under_test| under_test.program.clone());
+            (side, (format!("{}.{}", link.dut.host, link.dut.name), program))
+        };
+        self.place.links().map(interface).collect()
     }
 
     /// Whether the device under test is an end of the network. What it sends itself passes none of its ingress hooks.
