@@ -133,14 +133,14 @@ impl BareLink {
         injector.be_punctual();
         injector.start_at(0, self.arrived());
         let mut schedule = Schedule::new(speed);
-        let start = sys::monotonic_ns();
-        let due: Vec<u64> =
-            frames.iter().map(|frame| start + schedule.due(frame.time_ns).unwrap_or_default()).collect();
-        let mut next = 0;
+        let due: Vec<u64> = frames.iter().map(|frame| schedule.due(frame.time_ns).unwrap_or_default()).collect();
+        let (mut next, mut start) = (0, None);
         while next < frames.len() {
-            injector.wait_until(due[next]);
+            if let Some(start) = start {
+                injector.wait_until(start + due[next]);
+            }
             // What is late already goes together.
-            let now = sys::monotonic_ns();
+            let now = start.map_or(0, |start| sys::monotonic_ns() - start);
             let late = due[next + 1..].iter().take(SEND_BATCH - 1).take_while(|due| **due <= now).count();
             let mut outgoing = [Outgoing { number: 0, time_ns: 0, slot: 0, data: &[] }; SEND_BATCH];
             for (to, frame) in outgoing.iter_mut().zip(&frames[next..=next + late]) {
@@ -149,6 +149,7 @@ impl BareLink {
             let sent = injector.send(self, 0, &outgoing[..=late]);
             arrive(sent.went?).map_err(system("send frames without losing one"))?;
             next += sent.frames;
+            start.get_or_insert_with(sys::monotonic_ns);
         }
         arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))
     }

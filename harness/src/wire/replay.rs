@@ -226,10 +226,14 @@ impl Run<'_, '_> {
         for (to, packet) in outgoing.iter_mut().zip(&packets[first..]) {
             *to = Outgoing { number: packet.number, time_ns: packet.time_ns, slot: packet.slot, data: &packet.data };
         }
-        let start_ns = *self.start_ns.get_or_insert_with(sys::monotonic_ns);
         let count = self.batch.due.len();
+        let before = sys::monotonic_ns();
         let sent = self.injector.send(&self.ledger, self.batch.side, &outgoing[..count]);
-        let now = sys::monotonic_ns() - start_ns;
+        let now = sys::monotonic_ns();
+        // Where frames have their times, these count from the first one's arrival.
+        let is_paced = self.batch.due[0].is_some();
+        let start_ns = *self.start_ns.get_or_insert(if is_paced { now } else { before });
+        let now = now - start_ns;
         for due in self.batch.due.drain(..).take(sent.frames) {
             self.keeping.sent(due, now);
         }

@@ -109,10 +109,10 @@ fn a_speed_is_a_factor_a_rate_or_top() {
     for speed in ["fast", "-1x", "0", "x", "nan"] {
         lab.replay(&keepalive(), &format!("--speed={speed}")).refused(&["--speed", "is not a speed", speed]);
     }
-    // 20 packets at 1000 a second: the last is due 19 ms after the first.
+    // 20 packets at 1000 a second: the last is due 19 ms after the first, and sent as much earlier as it takes to arrive.
     let document = lab.document(&keepalive(), "--mode wire --speed 1000");
     assert_eq!(ledger(&document), [20, 20, 0, 0, 0]);
-    assert!(document["pacing"]["elapsed_s"].as_f64().unwrap() >= 0.019, "{}", document["pacing"]);
+    assert!(document["pacing"]["elapsed_s"].as_f64().unwrap() >= 0.0188, "{}", document["pacing"]);
 }
 
 #[test]
