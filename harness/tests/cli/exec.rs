@@ -124,7 +124,10 @@ fn a_command_in_a_guest_is_as_one_here() {
     // What is not there is named, if this machine has it.
     let ended = script(&lab, "--runner fast", "read line <data.txt").exits(2);
     ended.complains(&["note: this machine has data.txt, the guest has not: a fast guest has the command"]);
-    let crash = "echo before; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger";
+    // Three times what a pipe holds: when all of it is written, its beginning is out of the guest.
+    let much =
+        "i=0; while [ $i -lt 4000 ]; do echo 0123456789012345678901234567890123456789012345678; i=$((i+1)); done";
+    let crash = &format!("echo before; {much}; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger");
     let ended = script(&lab, "--runner fast", crash).exits(69).says(&["before\n"]);
     ended.complains(&["bpflab: kernel panic: ", "sysrq triggered crash", "bpflab:   | "]);
 }
