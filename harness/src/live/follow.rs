@@ -5,7 +5,7 @@
 //! played client then acknowledges whatever comes, sends its requests when it has been answered, and leaves out recorded
 //! packets that did nothing but acknowledge.
 
-use super::packet::flag;
+use super::packet::{flag, is_before};
 use super::peer::Patience;
 use super::script::{Flow, Step};
 
@@ -28,10 +28,6 @@ pub(super) struct Follow {
     heard_ns: u64,
     /// The widest window of the played end.
     window: Option<u16>,
-}
-
-fn is_before(one: u32, other: u32) -> bool {
-    one.wrapping_sub(other).cast_signed() < 0
 }
 
 impl Follow {

@@ -89,6 +89,11 @@ pub(super) struct Packet {
     payload: usize,
 }
 
+/// Whether one sequence number is before another: they wrap (RFC 9293 section 3.4).
+pub(super) fn is_before(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
+}
+
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|two| u16::from_be_bytes(*two))
 }

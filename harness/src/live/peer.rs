@@ -2,7 +2,7 @@
 
 use super::end::End;
 use super::follow::Follow;
-use super::packet::{Packet, flag};
+use super::packet::{Packet, flag, is_before};
 use super::script::{Flow, Step};
 
 /// How long an acknowledgement waits for a live end that has been given all the bytes and has stopped sending them, for
@@ -313,9 +313,4 @@ impl Peer {
     pub(super) fn left(&self, flow: &Flow) -> usize {
         flow.steps.len() - self.next.min(flow.steps.len())
     }
-}
-
-/// Sequence numbers wrap (RFC 9293 section 3.4).
-fn is_before(one: u32, other: u32) -> bool {
-    one.wrapping_sub(other).cast_signed() < 0
 }
