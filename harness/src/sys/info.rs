@@ -8,7 +8,7 @@ use super::element::bpf;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+pub(super) const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
 /// Bytes of the largest blob of types that is read; a kernel's own has under 10 MB.
 const MAX_BTF: u32 = 64 << 20;
@@ -108,10 +108,10 @@ impl MapInfo {
 
 /// `union bpf_attr` as `BPF_OBJ_GET_INFO_BY_FD` reads it.
 #[repr(C)]
-struct InfoAttr {
-    fd: u32,
-    len: u32,
-    info: u64,
+pub(super) struct InfoAttr {
+    pub(super) fd: u32,
+    pub(super) len: u32,
+    pub(super) info: u64,
 }
 
 /// What the kernel says of a map.

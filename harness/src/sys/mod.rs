@@ -5,6 +5,7 @@
 
 mod attach;
 mod bpf;
+mod detach;
 mod element;
 mod epoll;
 mod ethtool;
@@ -31,6 +32,7 @@ pub use bpf::{
     ProgramKind, TestRun, attach_tracing, link_to_interface, load_trivial_program, send_live, test_run, test_run_live,
     test_run_with_context,
 };
+pub use detach::detach;
 pub use element::{Batches, MapHandle};
 pub use epoll::{Epoll, allow_open_files};
 pub use ethtool::{

@@ -75,7 +75,9 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         while let Some(attached) = self.0.pop() {
-            drop(attached);
+            if let Attached::Descriptor(descriptor) = attached {
+                sys::detach(descriptor);
+            }
         }
     }
 }
