@@ -72,6 +72,23 @@ pub struct Run {
     pub initial: u32,
 }
 
+/// How often the clock is looked at before a frame goes out late rather than never.
+pub const MOST_LOOKS: u32 = 1 << 20;
+
+/// When a frame of the arena goes out, ns of the monotonic clock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Not before this.
+    pub due_ns: u64,
+    /// When its turn came.
+    pub ready_ns: u64,
+    /// When it went: if it was late, when its turn came.
+    pub sent_ns: u64,
+    /// When the other end was through with it; 0 if that was not seen.
+    pub through_ns: u64,
+}
+
 /// What a meter has seen. One NAPI instance writes it, userspace reads.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,5 +108,6 @@ pub const METERS: usize = 2 * SIDES;
 /// First of the far ends' entries.
 pub const FAR: usize = SIDES;
 
-const _: () = assert!(size_of::<Slot>() == 8 && size_of::<Run>() == 56 && size_of::<Meter>() == 32);
-pod!(Slot, Run, Meter);
+const _: () =
+    assert!(size_of::<Slot>() == 8 && size_of::<Run>() == 56 && size_of::<Moment>() == 32 && size_of::<Meter>() == 32);
+pod!(Slot, Run, Moment, Meter);

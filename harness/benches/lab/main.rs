@@ -112,6 +112,11 @@ fn all(args: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let captures = frames::captures()?;
+    if has("--pacing") {
+        pacing::run(&mut report, &captures, effort)?;
+        report.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if has("--engine") {
         engine::run(&mut report, &captures, effort)?;
         pacing::run(&mut report, &captures, effort)?;

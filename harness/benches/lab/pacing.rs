@@ -53,7 +53,7 @@ pub fn run(report: &mut Report, captures: &[Vec<Frame>], effort: Effort) -> Resu
     let file = folder.path().join("frames.pcapng");
     write(&file, &frames)?;
     let network = Network::build(&presets::bridge())?;
-    let result = rounds(report, &network, &frames, &due, &file, effort.rounds.min(5));
+    let result = rounds(report, &network, &frames, &due, &file, effort.rounds + 2);
     network.close()?;
     folder.close()?;
     result

@@ -112,7 +112,8 @@ pub struct ReplayArgs {
     /// reached from here.
     #[arg(long, value_name = "[PORT=]HOST:PORT", requires = "live")]
     pub forward: Vec<Forward>,
-    /// What sends in wire mode: packet sockets, or the kernel's live frames at top speed.
+    /// What sends in wire mode: packet sockets, or the kernel's live frames. By itself it is the latter where frames have
+    /// their times, and the former at top speed.
     #[arg(long, value_enum, default_value_t)]
     pub engine: EngineChoice,
     /// What packets meet.

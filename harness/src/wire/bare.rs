@@ -5,14 +5,16 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
-use bpflab_programs::replayer::FAR;
+use bpflab_programs::replayer::{FAR, Moment};
 
 use super::attach::{Named, Stack, XdpMode, attach_xdp};
 use super::engine::{Engine, largest_live_frame};
 use super::flood::{End, Pipe, Traffic};
-use super::inject::{Injector, Outgoing, Receiver, Went};
+use super::inject::{Injector, Outgoing, Receiver, TRAIN, Went};
+use super::live_frames::LiveFrames;
 use super::pace::Schedule;
 use super::place::{Place, disable_gro};
+use super::punctual::begun_ns;
 use super::replayer::{Metering, Meters, Replayer, Room, Sender};
 use super::source::{Size, Source};
 use super::{Repeat, Speed, WireError};
@@ -132,24 +134,28 @@ impl BareLink {
         let _pinned = Pinned::here().map_err(system("keep the sending thread on one CPU"))?;
         injector.be_punctual();
         injector.start_at(0, self.arrived());
+        if let Ok(largest) = largest_live_frame() {
+            injector.use_live(LiveFrames::when_due(&self.place, largest)?);
+        }
         let mut schedule = Schedule::new(speed);
         let due: Vec<u64> = frames.iter().map(|frame| schedule.due(frame.time_ns).unwrap_or_default()).collect();
         let (mut next, mut start) = (0, None);
         while next < frames.len() {
-            if let Some(start) = start {
-                injector.wait_until(start + due[next]);
-            }
-            // What is late already goes together.
-            let now = start.map_or(0, |start| sys::monotonic_ns() - start);
-            let late = due[next + 1..].iter().take(SEND_BATCH - 1).take_while(|due| **due <= now).count();
-            let mut outgoing = [Outgoing { number: 0, time_ns: 0, slot: 0, data: &[] }; SEND_BATCH];
-            for (to, frame) in outgoing.iter_mut().zip(&frames[next..=next + late]) {
-                *to = Outgoing { number: frame.number, time_ns: frame.time_ns, slot: 0, data: &frame.data };
-            }
-            let sent = injector.send(self, 0, &outgoing[..=late]);
+            let near = |pair: &&[u64]| pair[1].saturating_sub(pair[0]) <= injector.near_ns();
+            let end = next + (1 + due[next..].windows(2).take_while(near).count()).min(TRAIN);
+            let start_ns = *start.get_or_insert_with(|| injector.soon_ns());
+            let outgoing: Vec<Outgoing<'_>> = frames[next..end]
+                .iter()
+                .map(|frame| Outgoing { number: frame.number, time_ns: frame.time_ns, slot: 0, data: &frame.data })
+                .collect();
+            let mut moments: Vec<Moment> =
+                due[next..end].iter().map(|due| Moment { due_ns: start_ns + due, ..Moment::default() }).collect();
+            let sent = injector.send_when_due(self, 0, &outgoing, &mut moments);
             arrive(sent.went?).map_err(system("send frames without losing one"))?;
-            next += sent.frames;
-            start.get_or_insert_with(sys::monotonic_ns);
+            if next == 0 {
+                start = Some(begun_ns(start_ns, &moments));
+            }
+            next = end;
         }
         arrive(injector.wait_seen(self, 0, 0, None)).map_err(system("receive every frame"))
     }

@@ -1,10 +1,11 @@
 //! What puts frames on the links, and why that.
 //!
 //! - `live-frames`: the kernel itself sends (`BPF_PROG_TEST_RUN` with live frames, Linux 5.18). A list of frames in a
-//!   map goes out by one system call: several times as fast as any socket. It cannot pace, holds frames of up to a page
-//!   only, and the other end of a link takes its frames only if that runs NAPI (native XDP there, or GRO).
-//! - `sendmmsg`: packet sockets past the queueing discipline. They pace, know no limit but the interface's, and exist on
-//!   every kernel.
+//!   map goes out by one system call: several times as fast as any socket, and, where each frame has its time, without
+//!   anything between the clock and the link. It holds frames of up to a page only, and the other end of a link takes its
+//!   frames only if that runs NAPI (native XDP there, or GRO).
+//! - `sendmmsg`: packet sockets past the queueing discipline. They know no limit but the interface's, and exist on every
+//!   kernel.
 
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
@@ -84,8 +85,11 @@ pub(super) fn choose(
     }
     match (obstacle(needs, largest), choice) {
         (None, EngineChoice::Auto) => {
-            let why = "top speed, this kernel has them, and all frames fit".to_owned();
-            Ok(Chosen { engine: Engine::LiveFrames, why })
+            let why = match needs.speed {
+                Speed::Top => "top speed, this kernel has them, and all frames fit",
+                _ => "each frame waits in the kernel until it is due",
+            };
+            Ok(Chosen { engine: Engine::LiveFrames, why: why.to_owned() })
         }
         (None, _) => Ok(Chosen { engine: Engine::LiveFrames, why: "asked for".to_owned() }),
         (Some(why), EngineChoice::Auto) => sendmmsg(why),
@@ -95,9 +99,6 @@ pub(super) fn choose(
 
 /// What keeps live frames from being used.
 fn obstacle(needs: Needs<'_>, largest: impl FnOnce() -> Result<usize, String>) -> Option<String> {
-    if needs.speed != Speed::Top {
-        return Some(format!("the pace is {}, and live frames know top speed only", needs.speed));
-    }
     if let Some(interface) = needs.without_napi {
         return Some(format!(
             "XDP at interface {interface} of the device under test is not native, and live frames vanish there"
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!(auto(NEEDS, Err("no such kernel")), "sendmmsg + qdisc bypass (no such kernel)");
         assert_eq!(
             auto(Needs { speed: Speed::Scaled(1.0), ..NEEDS }, Ok(3408)),
-            "sendmmsg + qdisc bypass (the pace is 1x, and live frames know top speed only)"
+            "live frames (each frame waits in the kernel until it is due)"
         );
         assert_eq!(
             auto(Needs { longest: Some(3409), ..NEEDS }, Ok(3408)),

@@ -118,6 +118,11 @@ impl Ledger {
         self.kit.fates.set(slot as usize, Fate::default());
     }
 
+    /// A time of the monotonic clock as the recording has it, ns since the UNIX epoch.
+    pub(super) const fn wall_ns(&self, monotonic_ns: u64) -> u64 {
+        self.epoch_ns + monotonic_ns
+    }
+
     /// Hands over the frames that have arrived since the last call, in the order of their arrival.
     pub(super) fn collect(&mut self, mut take: impl FnMut(Arrived)) {
         let Some(ring) = &mut self.kit.arrived else { return };

@@ -23,9 +23,12 @@ mod flood;
 mod impaired;
 mod inject;
 mod kit;
+mod lead;
 mod ledger;
+mod live_frames;
 mod pace;
 mod place;
+mod punctual;
 mod replay;
 mod replayer;
 mod source;
@@ -281,7 +284,7 @@ pub enum SentEnd {
 pub struct SentFrame {
     /// Number in the capture.
     pub number: u64,
-    /// Kernel time before it and those sent together with it were handed to the kernel, ns since the UNIX epoch.
+    /// Kernel time at which it, or the first of those sent together with it, was let go, ns since the UNIX epoch.
     pub time_ns: u64,
     /// Where it was sent: 0 the client, 1 the server.
     pub side: usize,

@@ -2,14 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bpflab_programs::replayer::Moment;
+
 use super::account::Programs;
 use super::attach::{Attachments, XdpMode};
 use super::engine::{Chosen, Engine, EngineChoice, Needs, choose, largest_live_frame};
 use super::impaired::{self, Impaired};
-use super::inject::{Injector, Live, Outgoing, Went};
+use super::inject::{Injector, Outgoing, Sent, TRAIN, Went};
 use super::ledger::Ledger;
+use super::live_frames::LiveFrames;
 use super::pace::{Keeping, Schedule};
 use super::place::{Place, readdress};
+use super::punctual::begun_ns;
 use super::window::{Books, Window};
 use super::{Speed, WireError, WireOptions, WireOutcome};
 use crate::capture::{Frame, Side};
@@ -46,7 +50,11 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     let mut injector = Injector::open(&place, options.deadline, stop)?;
     if engine.engine == Engine::LiveFrames {
         let unusable = |why| WireError::Engine { engine: Engine::LiveFrames, why };
-        injector.use_live(Live::new(&place, largest_live_frame().map_err(unusable)?)?);
+        let largest = largest_live_frame().map_err(unusable)?;
+        injector.use_live(match options.speed {
+            Speed::Top => LiveFrames::at_once(&place, largest)?,
+            _ => LiveFrames::when_due(&place, largest)?,
+        });
     }
     let pinned = Pinned::here()
         .map_err(|source| WireError::System { operation: "keep the sending thread on one CPU".to_owned(), source })?;
@@ -84,9 +92,10 @@ pub fn replay<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 
 /// What sends. An account of each packet needs the two sides in one order, so a change of side waits for what is under
 /// way; conversations change sides every few packets, and a call that sends live frames costs as much as tens of frames.
-/// The benchmark `engine` has live frames at half the speed of packet sockets here: they are for those who ask for them.
+/// The benchmark `engine` has live frames at half the speed of packet sockets here: at top speed they are for those who
+/// ask for them. Where frames have their times, the calls are made in the time between.
 fn engine(place: &Place, attachments: &Attachments, options: &WireOptions) -> Result<Chosen, WireError> {
-    if options.engine == EngineChoice::Auto {
+    if options.engine == EngineChoice::Auto && options.speed == Speed::Top {
         let why = "each packet is accounted for".to_owned();
         return Ok(Chosen { engine: Engine::Sendmmsg, why });
     }
@@ -99,10 +108,18 @@ fn engine(place: &Place, attachments: &Attachments, options: &WireOptions) -> Re
     choose(options.engine, needs, largest_live_frame)
 }
 
-/// The wall clock, as packets are stamped by it, ns since the UNIX epoch.
-fn now_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+/// The window's packets from the `first` on, as they are sent.
+fn outgoing(window: &Window, first: usize) -> Vec<Outgoing<'_>> {
+    let packets = &window.packets()[first..];
+    packets
+        .iter()
+        .map(|packet| Outgoing {
+            number: packet.number,
+            time_ns: packet.time_ns,
+            slot: packet.slot,
+            data: &packet.data,
+        })
+        .collect()
 }
 
 struct Run<'a, 'b> {
@@ -131,6 +148,19 @@ struct Run<'a, 'b> {
 struct Batch {
     side: usize,
     due: Vec<Option<u64>>,
+}
+
+impl Batch {
+    /// Whether a packet belongs to these: it is due within `near_ns` of the last one, or, like that, before `now_ns`.
+    fn takes(&self, side: usize, due: Option<u64>, near_ns: u64, now_ns: u64) -> bool {
+        let most = if due.is_some() { TRAIN } else { SEND_BATCH };
+        match (self.due.last(), due) {
+            (None, _) => true,
+            _ if side != self.side || self.due.len() >= most => false,
+            (Some(Some(last)), Some(due)) => due.saturating_sub(*last) <= near_ns || due <= now_ns,
+            _ => true,
+        }
+    }
 }
 
 impl Run<'_, '_> {
@@ -176,8 +206,8 @@ impl Run<'_, '_> {
             readdress(&mut data, link);
         }
         let due = self.schedule.due(time_ns);
-        let early = self.is_early(due);
-        if early || side != self.batch.side || self.batch.due.len() == SEND_BATCH {
+        let now_ns = self.start_ns.map_or(0, |start_ns| sys::monotonic_ns().saturating_sub(start_ns));
+        if !self.batch.takes(side, due, self.injector.near_ns(), now_ns) {
             self.flush()?;
         }
         self.batch.side = side;
@@ -188,26 +218,7 @@ impl Run<'_, '_> {
             let _ = self.window.push(side, number, time_ns, data);
         }
         self.batch.due.push(due);
-        if !early {
-            return Ok(());
-        }
-        if let (Some(due), Some(start_ns)) = (due, self.start_ns)
-            && self.injector.wait_until(start_ns + due) == Went::Stopped
-        {
-            self.books.outcome.interrupted = true;
-        }
-        self.flush()
-    }
-
-    /// Whether a frame is due only later: then those before it must not wait for it, and it must not wait for the next.
-    /// Frames that are late already go out in batches.
-    fn is_early(&self, due: Option<u64>) -> bool {
-        match (due, self.start_ns) {
-            (Some(due), Some(start_ns)) => sys::monotonic_ns() < start_ns + due,
-            // The first frame starts the clock, and is sent at once.
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
+        Ok(())
     }
 
     /// Sends the batch; forgets it if nothing more is to be sent.
@@ -218,30 +229,48 @@ impl Run<'_, '_> {
             return Ok(());
         }
         let first = self.window.packets().len() - self.batch.due.len();
-        if self.options.keep_sent {
-            self.window.sent(first, now_ns());
-        }
-        let packets = self.window.packets();
-        let mut outgoing = [Outgoing { number: 0, time_ns: 0, slot: 0, data: &[] }; SEND_BATCH];
-        for (to, packet) in outgoing.iter_mut().zip(&packets[first..]) {
-            *to = Outgoing { number: packet.number, time_ns: packet.time_ns, slot: packet.slot, data: &packet.data };
-        }
-        let count = self.batch.due.len();
-        let before = sys::monotonic_ns();
-        let sent = self.injector.send(&self.ledger, self.batch.side, &outgoing[..count]);
-        let now = sys::monotonic_ns();
-        // Where frames have their times, these count from the first one's arrival.
-        let is_paced = self.batch.due[0].is_some();
-        let start_ns = *self.start_ns.get_or_insert(if is_paced { now } else { before });
-        let now = now - start_ns;
-        for due in self.batch.due.drain(..).take(sent.frames) {
-            self.keeping.sent(due, now);
-        }
+        let due: Option<Vec<u64>> = std::mem::take(&mut self.batch.due).into_iter().collect();
+        let sent = match due {
+            Some(due) => self.send_when_due(first, &due),
+            None => self.send(first),
+        };
         self.window.truncate(first + sent.frames);
         let went = sent.went?;
         self.books.outcome.interrupted |= went == Went::Stopped;
         self.books.outcome.stalled |= went == Went::Stalled;
         self.progress()
+    }
+
+    /// Sends the window's packets from the `first` on at once.
+    fn send(&mut self, first: usize) -> Sent {
+        let before = sys::monotonic_ns();
+        if self.options.keep_sent {
+            self.window.sent(first.., self.ledger.wall_ns(before));
+        }
+        let sent = self.injector.send(&self.ledger, self.batch.side, &outgoing(&self.window, first));
+        let start_ns = *self.start_ns.get_or_insert(before);
+        let now = sys::monotonic_ns() - start_ns;
+        (0..sent.frames).for_each(|_| self.keeping.sent(None, now));
+        sent
+    }
+
+    /// Sends the window's packets from the `first` on when they are due, ns from the start.
+    fn send_when_due(&mut self, first: usize, due: &[u64]) -> Sent {
+        let start_ns = self.start_ns.unwrap_or_else(|| self.injector.soon_ns());
+        let mut moments: Vec<Moment> =
+            due.iter().map(|due| Moment { due_ns: start_ns + due, ..Moment::default() }).collect();
+        let frames = outgoing(&self.window, first);
+        let sent = self.injector.send_when_due(&self.ledger, self.batch.side, &frames, &mut moments);
+        moments.truncate(sent.frames);
+        let start_ns = *self.start_ns.get_or_insert_with(|| begun_ns(start_ns, &moments));
+        for (index, (moment, due)) in (first..).zip(moments.iter().zip(due)) {
+            let arrived_ns = moment.through_ns.max(moment.sent_ns);
+            self.keeping.sent(Some(*due), arrived_ns.saturating_sub(start_ns));
+            if self.options.keep_sent {
+                self.window.sent(index..=index, self.ledger.wall_ns(moment.sent_ns));
+            }
+        }
+        sent
     }
 
     fn progress(&mut self) -> Result<(), WireError> {
@@ -344,5 +373,31 @@ impl Run<'_, '_> {
             }
             sys::sleep_until(now + AGAIN_NS);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_are_due_together_are_sent_together() {
+        let batch = Batch { side: 0, due: vec![Some(1_000)] };
+        let takes = |side, due, near_ns, now_ns| batch.takes(side, Some(due), near_ns, now_ns);
+        assert!(takes(0, 1_000, 0, 0) && takes(0, 1_500, 500, 0));
+        assert!(!takes(0, 1_501, 500, 0), "due too late");
+        assert!(takes(0, 90_000, 500, 90_000), "late already");
+        assert!(!takes(1, 1_000, 500, 90_000), "of the other side");
+        assert!(takes(0, 900, 0, 0), "dated before the one before it");
+        assert!(Batch::default().takes(1, Some(1_000), 0, 0), "the first");
+        let full = Batch { side: 0, due: vec![Some(0); TRAIN] };
+        assert!(!full.takes(0, Some(0), 0, 0));
+    }
+
+    #[test]
+    fn packets_without_times_are_sent_as_many_as_one_call_takes() {
+        let batch = |len| Batch { side: 0, due: vec![None; len] };
+        assert!(batch(SEND_BATCH - 1).takes(0, None, 0, 0));
+        assert!(!batch(SEND_BATCH).takes(0, None, 0, 0) && !batch(1).takes(1, None, 0, 0));
     }
 }

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::programs::ProgramFd;
-use bpflab_programs::replayer::{ALIGNMENT, CHUNK_BYTES, CHUNK_SHIFT, Chunk, METERS, Meter, Run, Slot};
+use bpflab_programs::replayer::{ALIGNMENT, CHUNK_BYTES, CHUNK_SHIFT, Chunk, METERS, Meter, Moment, Run, Slot};
 
 use super::WireError;
 use super::place::Place;
@@ -66,6 +66,16 @@ pub(super) struct Metering {
 pub(super) struct Replayer {
     pub(super) object: Object,
     room: Room,
+    release: Release,
+}
+
+/// When frames of the arena go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Release {
+    /// As fast as they can.
+    AtOnce,
+    /// Each when it is due.
+    WhenDue,
 }
 
 /// What was counted where.
@@ -86,6 +96,16 @@ impl Meters {
 impl Replayer {
     /// Makes the object's maps; loads no program.
     pub(super) fn load(room: Room, metering: Metering) -> Result<Self, WireError> {
+        Self::with(room, metering, Release::AtOnce)
+    }
+
+    /// As `load`, for frames of which each has its time.
+    pub(super) fn when_due(room: Room) -> Result<Self, WireError> {
+        Self::with(room, Metering::default(), Release::WhenDue)
+    }
+
+    fn with(room: Room, metering: Metering, release: Release) -> Result<Self, WireError> {
+        let moments = if release == Release::WhenDue { room.slots } else { 1 };
         let (at, end) = metering.sequence.unwrap_or_default();
         let options = LoadOptions {
             globals: vec![
@@ -94,10 +114,15 @@ impl Replayer {
                 ("SEQUENCE_AT", bytes_of(&at), true),
                 ("SEQUENCE_END", bytes_of(&end), true),
             ],
-            max_entries: vec![("ARENA", room.chunks), ("FRAMES", room.slots), ("TIMES", metering.times.max(1))],
+            max_entries: vec![
+                ("ARENA", room.chunks),
+                ("FRAMES", room.slots),
+                ("MOMENTS", moments),
+                ("TIMES", metering.times.max(1)),
+            ],
             ..LoadOptions::default()
         };
-        Ok(Self { object: Object::load("replayer", suite::REPLAYER, &options)?, room })
+        Ok(Self { object: Object::load("replayer", suite::REPLAYER, &options)?, room, release })
     }
 
     /// The meters.
@@ -122,7 +147,11 @@ impl Replayer {
 
     /// What sends frames of the arena to the far ends' interfaces of `place`. `largest` is what a live frame holds.
     pub(super) fn sender(&mut self, place: &Place, largest: usize) -> Result<Sender, WireError> {
-        let program = self.object.load_program("replay", None)?;
+        let (program, moments) = match self.release {
+            Release::AtOnce => ("replay", None),
+            Release::WhenDue => ("replay_when_due", Some(self.object.mapped("MOMENTS", self.room.slots as usize)?)),
+        };
+        let program = self.object.load_program(program, None)?;
         let failed = |operation: &str| {
             let operation = operation.to_owned();
             move |source| WireError::System { operation, source }
@@ -138,7 +167,7 @@ impl Replayer {
         }
         let parked = Parked::new(program.as_fd()).map_err(failed("park the replaying program at an interface"))?;
         let run: MappedArray<Run> = self.object.mapped("RUN", 1)?;
-        Ok(Sender { program, run, initial: vec![0; largest], _parked: parked })
+        Ok(Sender { program, run, moments, initial: vec![0; largest], _parked: parked })
     }
 }
 
@@ -245,6 +274,8 @@ pub(super) struct Account {
 pub(super) struct Sender {
     program: ProgramFd,
     run: MappedArray<Run>,
+    /// Where each is sent when it is due.
+    moments: Option<MappedArray<Moment>>,
     /// The longest frame that the kernel takes: each frame is cut from one of these.
     initial: Vec<u8>,
     _parked: Parked,
@@ -264,13 +295,27 @@ impl Sender {
         Account { frames: sent, bytes }
     }
 
-    /// Sends the next `count` frames, going on with the first after the last.
+    /// Says when the frame of a slot is due, ns of the monotonic clock.
+    pub(super) fn set_due(&self, slot: u32, due_ns: u64) {
+        if let Some(moments) = &self.moments {
+            moments.set(slot as usize, Moment { due_ns, ..Moment::default() });
+        }
+    }
+
+    /// When the frame of a slot was sent.
+    pub(super) fn moment(&self, slot: u32) -> Moment {
+        self.moments.as_ref().map(|moments| moments.get(slot as usize)).unwrap_or_default()
+    }
+
+    /// Sends the next `count` frames, going on with the first after the last; where each is sent when it is due, those must
+    /// be the last of what was selected.
     pub(super) fn send(&self, count: u32) -> Result<(), WireError> {
         let frames = |run: Run| run.sent[0] + run.sent[1];
         let before = self.run.get(0);
         let mut left = count;
         while left > 0 {
-            let result = sys::send_live(self.program.as_fd(), &self.initial, left, BATCH.min(left));
+            let (runs, batch) = if self.moments.is_some() { (left + 1, 1) } else { (left, BATCH.min(left)) };
+            let result = sys::send_live(self.program.as_fd(), &self.initial, runs, batch);
             let now = self.run.get(0);
             let failed = now.failed - before.failed;
             if failed > 0 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeBounds;
 
 use bpflab_programs::ledger::{LEFT_CLIENT, LEFT_SERVER, SLOTS};
 
@@ -79,9 +80,10 @@ impl Window {
         &self.packets
     }
 
-    /// Notes when the packets from the `first`-th on were sent.
-    pub(super) fn sent(&mut self, first: usize, time_ns: u64) {
-        self.packets.iter_mut().skip(first).for_each(|packet| packet.sent_ns = time_ns);
+    /// Notes when packets were sent, by their places in the window.
+    pub(super) fn sent(&mut self, places: impl RangeBounds<usize>, time_ns: u64) {
+        let places = (places.start_bound().cloned(), places.end_bound().cloned());
+        self.packets[places].iter_mut().for_each(|packet| packet.sent_ns = time_ns);
     }
 
     /// Forgets the packets from the `sent`-th on, which did not go out.

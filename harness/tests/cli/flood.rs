@@ -32,8 +32,6 @@ fn what_makes_no_sense_is_refused() {
     flood(&["--loop", "2", "--seconds", "1"]).refused(&["--seconds"]);
     flood(&["--topology", "ring"]).refused(&["ring"]);
     lab.bpflab(["flood", "no-such.pcap"]).refused(&["no-such.pcap"]);
-    lab.replay(&capture, "--engine live-frames --speed 1x")
-        .refused(&["cannot send by live frames: the pace is 1x, and live frames know top speed only"]);
     lab.replay(&capture, "--engine sendmmsg --mode lockstep").refused(&["--engine needs wire mode"]);
 }
 

@@ -113,6 +113,12 @@ fn a_speed_is_a_factor_a_rate_or_top() {
     let document = lab.document(&keepalive(), "--mode wire --speed 1000");
     assert_eq!(ledger(&document), [20, 20, 0, 0, 0]);
     assert!(document["pacing"]["elapsed_s"].as_f64().unwrap() >= 0.0188, "{}", document["pacing"]);
+    // By the kernel where that can, by sockets where they are asked for.
+    let has_live_frames = bpflab::kernel::probe::unmet(&["xdp-live-frames".parse().unwrap()]).is_empty();
+    assert!(document["engine"].as_str().unwrap().contains("each frame waits in the kernel") || !has_live_frames);
+    let document = lab.document(&keepalive(), "--mode wire --speed 1000 --engine sendmmsg");
+    assert_eq!(ledger(&document), [20, 20, 0, 0, 0]);
+    assert_eq!(document["engine"], "sendmmsg + qdisc bypass (asked for)");
 }
 
 #[test]

@@ -10,12 +10,12 @@ use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{Array, DevMap, ProgramArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_tail, bpf_xdp_store_bytes};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_xdp_adjust_tail, bpf_xdp_store_bytes};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bpflab_programs::bound::one_to;
 use bpflab_programs::clock::MMAPABLE;
-use bpflab_programs::replayer::{Chunk, FAR, LARGEST, METERS, Meter, Run, SIDES, Slot};
+use bpflab_programs::replayer::{Chunk, FAR, LARGEST, METERS, MOST_LOOKS, Meter, Moment, Run, SIDES, Slot};
 
 /// Not 0: sinks note when each frame arrives, as far as `TIMES` goes.
 #[unsafe(no_mangle)]
@@ -36,6 +36,9 @@ static ARENA: Array<Chunk, 1, MMAPABLE> = Array::new();
 /// Where each frame is. Sized at load.
 #[btf_map]
 static FRAMES: Array<Slot, 1, MMAPABLE> = Array::new();
+/// When each is due, and when it was sent. Sized at load.
+#[btf_map]
+static MOMENTS: Array<Moment, 1, MMAPABLE> = Array::new();
 /// What is sent.
 #[btf_map]
 static RUN: Array<Run, 1, MMAPABLE> = Array::new();
@@ -74,6 +77,55 @@ pub fn replay(ctx: XdpContext) -> u32 {
     }
     run.failed += 1;
     XDP_ABORTED
+}
+
+/// As `replay`, but each frame waits until it is due. The kernel must be told to hand over one frame at a time: then each
+/// is through the other end before the program runs again. One run more than there are frames notes the end of the last.
+#[xdp]
+pub fn replay_when_due(ctx: XdpContext) -> u32 {
+    let Some(run) = RUN.get_ptr_mut(0) else { return XDP_ABORTED };
+    // SAFETY: a map's value; userspace writes it only while the program does not run.
+    let run = unsafe { &mut *run };
+    // SAFETY: no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if run.next > run.first
+        && let Some(before) = MOMENTS.get_ptr_mut(run.next - 1)
+    {
+        // SAFETY: a map's value.
+        unsafe { (*before).through_ns = now_ns };
+    }
+    if run.next >= run.end {
+        return XDP_DROP;
+    }
+    let (slot, moment) = (FRAMES.get(run.next).copied(), MOMENTS.get_ptr_mut(run.next));
+    run.next += 1;
+    if let (Some(slot), Some(moment)) = (slot, moment)
+        && make(ctx.ctx, slot, run.initial)
+    {
+        // SAFETY: a map's value.
+        let moment = unsafe { &mut *moment };
+        (moment.ready_ns, moment.sent_ns) = (now_ns, now_ns);
+        // One that is late has no time to look at the clock.
+        let mut due_ns = moment.due_ns;
+        if now_ns < due_ns {
+            // SAFETY: the callback takes a number and the pointer that follows it, which lives longer than the call.
+            unsafe { bpf_loop(MOST_LOOKS, is_due as *mut c_void, (&raw mut due_ns).cast::<c_void>(), 0) };
+            // SAFETY: no precondition.
+            moment.sent_ns = unsafe { bpf_ktime_get_ns() };
+        }
+        let side = (slot.side & 1) as usize;
+        run.sent[side] += 1;
+        run.bytes[side] += u64::from(slot.len);
+        return LINKS.redirect(side as u32, 0).unwrap_or(XDP_ABORTED);
+    }
+    run.failed += 1;
+    XDP_ABORTED
+}
+
+/// Ends the loop (1) once the moment has come.
+extern "C" fn is_due(_: u32, due_ns: *const u64) -> i64 {
+    // SAFETY: what was handed to the loop.
+    i64::from(unsafe { bpf_ktime_get_ns() >= *due_ns })
 }
 
 /// Copies the frame of `slot` over that of the context.
