@@ -142,13 +142,9 @@ impl Injector<'_> {
         frames: &[Outgoing<'_>],
         moments: &mut [Moment],
     ) -> Sent {
-        let went = self.make_room(receiver, side);
-        if went != Went::Well {
-            return Sent { frames: 0, went: Ok(went) };
-        }
         let due: Vec<u64> = moments.iter().map(|moment| moment.due_ns).collect();
         self.punctual.lead(moments);
-        let went = self.wait_until(moments[0].due_ns.saturating_sub(self.punctual.head_ns));
+        let went = self.get_ready(receiver, side, moments[0].due_ns.saturating_sub(self.punctual.head_ns));
         let Some(live) = self.live.as_ref().filter(|_| went == Went::Well) else {
             return Sent { frames: 0, went: Ok(went) };
         };
@@ -172,13 +168,9 @@ impl Injector<'_> {
         frames: &[Outgoing<'_>],
         moments: &mut [Moment],
     ) -> Sent {
-        let went = self.make_room(receiver, side);
-        if went != Went::Well {
-            return Sent { frames: 0, went: Ok(went) };
-        }
         let mut first = [moments[0]];
         self.punctual.lead(&mut first);
-        let went = self.wait_until(first[0].due_ns);
+        let went = self.get_ready(receiver, side, first[0].due_ns);
         if went != Went::Well {
             return Sent { frames: 0, went: Ok(went) };
         }
@@ -194,6 +186,14 @@ impl Injector<'_> {
         }
         self.punctual.sent_ns = through_ns;
         sent
+    }
+
+    /// Waits for room, and until the monotonic clock reads `due_ns`.
+    fn get_ready(&mut self, receiver: &impl Receiver, side: usize, due_ns: u64) -> Went {
+        match self.make_room(receiver, side) {
+            Went::Well => self.wait_until(due_ns),
+            went => went,
+        }
     }
 
     /// Waits until the monotonic clock reads `due_ns`.

@@ -70,10 +70,7 @@ pub fn replay(ctx: XdpContext) -> u32 {
     if let Some(slot) = slot
         && make(ctx.ctx, slot, run.initial)
     {
-        let side = (slot.side & 1) as usize;
-        run.sent[side] += 1;
-        run.bytes[side] += u64::from(slot.len);
-        return LINKS.redirect(side as u32, 0).unwrap_or(XDP_ABORTED);
+        return redirect(run, slot);
     }
     run.failed += 1;
     XDP_ABORTED
@@ -113,10 +110,7 @@ pub fn replay_when_due(ctx: XdpContext) -> u32 {
             // SAFETY: no precondition.
             moment.sent_ns = unsafe { bpf_ktime_get_ns() };
         }
-        let side = (slot.side & 1) as usize;
-        run.sent[side] += 1;
-        run.bytes[side] += u64::from(slot.len);
-        return LINKS.redirect(side as u32, 0).unwrap_or(XDP_ABORTED);
+        return redirect(run, slot);
     }
     run.failed += 1;
     XDP_ABORTED
@@ -126,6 +120,15 @@ pub fn replay_when_due(ctx: XdpContext) -> u32 {
 extern "C" fn is_due(_: u32, due_ns: *const u64) -> i64 {
     // SAFETY: what was handed to the loop.
     i64::from(unsafe { bpf_ktime_get_ns() >= *due_ns })
+}
+
+/// Sends the frame off.
+#[inline(always)]
+fn redirect(run: &mut Run, slot: Slot) -> u32 {
+    let side = (slot.side & 1) as usize;
+    run.sent[side] += 1;
+    run.bytes[side] += u64::from(slot.len);
+    LINKS.redirect(side as u32, 0).unwrap_or(XDP_ABORTED)
 }
 
 /// Copies the frame of `slot` over that of the context.
