@@ -1,4 +1,4 @@
-//! LiveFrames frames by the batch: handed to the kernel together, to be sent at once or each when it is due.
+//! Live frames by the batch: handed to the kernel together, to be sent at once or each when it is due.
 
 use bpflab_programs::replayer::{Moment, SHORTEST};
 
