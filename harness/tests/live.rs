@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use bpflab::capture::{Frame, Frames, Options, Side, Survey, Writer};
 use bpflab::live::{Dut, LiveOptions, Script};
 use bpflab::object::Clock;
-use bpflab::observation::live::{Fate, Live};
+use bpflab::observation::live::{Fate, Live, LiveFlow};
 use bpflab::run::{self, Plan};
 use bpflab::scenario::{Mode, spec::Programs};
 use bpflab::synth::{self, IpVersions, Spec};
@@ -94,6 +94,65 @@ fn a_window_that_closed_closes_again() {
     assert_eq!(live.as_recorded, 1, "{:?}", live.flows);
     for name in ["TcpExtTCPToZeroWindowAdv", "TcpExtTCPFromZeroWindowAdv"] {
         assert_eq!(live.counters.get(name), Some(&1), "{name}: closed once, opened once: {:?}", live.counters);
+    }
+}
+
+#[test]
+fn closed_ports_refuse_datagrams_as_well() {
+    // One datagram to a closed port, and its ICMP error, by each version of IP.
+    for (dut, counters) in [
+        (Dut::Server, ["UdpNoPorts", "Udp6NoPorts", "IcmpOutDestUnreachs", "Icmp6OutDestUnreachs"].as_slice()),
+        (Dut::Client, &["IcmpInDestUnreachs", "Icmp6InDestUnreachs"]),
+    ] {
+        let live = play("closed-port.pcap", dut, FAST);
+        assert_eq!(live.fates, [(Fate::Replayed, 4)].into(), "{dut:?}: {:?}", live.flows);
+        assert!(live.flows.iter().all(|flow| flow.live_end == "refused"), "{dut:?}: {:?}", live.flows);
+        for name in counters {
+            assert_eq!(live.counters.get(*name), Some(&1), "{dut:?}, {name}: {:?}", live.counters);
+        }
+    }
+}
+
+#[rstest]
+fn nobody_but_the_played_end_answers(#[values(Dut::Server, Dut::Client)] dut: Dut) {
+    let live = play("http-ipv6.pcap", dut, FAST);
+    assert_eq!(live.counters.get("Icmp6InDestUnreachs"), None, "the capture has none: {:?}", live.counters);
+}
+
+#[rstest]
+fn what_the_kernel_says_to_whom_the_recorded_server_said_nothing_is_told(#[values(Dut::Server, Dut::Client)] dut: Dut) {
+    let folder = tempfile::tempdir().unwrap();
+    let capture = folder.path().join("silent.pcapng");
+    let mut writer = Writer::create(&capture).unwrap();
+    // Even numbers ask for port 80, which never answers, odd ones for port 81, which does once.
+    for frame in [
+        segment(0, 0, true, "S", 100, 0, b""),
+        segment(1, 10, true, "S", 200, 0, b""),
+        segment(1, 20, false, "SA", 9000, 201, b""),
+        segment(3, 30, true, "S", 300, 0, b""),
+        segment(0, 1000, true, "S", 100, 0, b""),
+    ] {
+        writer.write(frame.time_ns, &frame.data, frame.wire_len).unwrap();
+    }
+    writer.finish().unwrap();
+    let live = try_play(&capture, LiveOptions { dut, ..LiveOptions::default() }).unwrap();
+    let told = |flow: &LiveFlow| (flow.recorded_end.clone(), flow.live_end.clone(), flow.fate);
+    let told: Vec<_> = live.flows.iter().map(told).collect();
+    let expected = match dut {
+        Dut::Server => [
+            ("unanswered", "refused", Fate::Adapted),
+            ("half-open", "half-open", Fate::Replayed),
+            ("unanswered", "half-open", Fate::Adapted),
+        ],
+        Dut::Client => [
+            ("unanswered", "unanswered", Fate::Replayed),
+            ("half-open", "half-open", Fate::Replayed),
+            ("unanswered", "unanswered", Fate::Replayed),
+        ],
+    };
+    assert_eq!(told, expected.map(|(recorded, live, fate)| (recorded.to_owned(), live.to_owned(), fate)), "{live:?}");
+    if dut == Dut::Server {
+        assert_eq!(live.flows[0].reasons, ["the kernel answers, the recorded server did not"]);
     }
 }
 

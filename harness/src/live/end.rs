@@ -43,6 +43,11 @@ impl End {
         self.finished[1]
     }
 
+    /// Whether nothing at all came of the server.
+    pub(super) fn was_ignored(self) -> bool {
+        !self.answered && !self.finished[1] && self.reset != Some(1)
+    }
+
     /// Whether the server has agreed to talk.
     pub(super) fn was_answered(self) -> bool {
         self.answered

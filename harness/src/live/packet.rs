@@ -1,4 +1,5 @@
-//! TCP and UDP packets in Ethernet frames: read, and rewritten in place.
+//! TCP and UDP packets in Ethernet frames: read, and rewritten in place. And the ICMP errors that answer datagrams which
+//! nobody took.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -20,6 +21,8 @@ pub(super) mod flag {
 const ETHERNET: usize = 14;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// TCP options (RFC 9293 section 3.2, RFC 7323, RFC 2018).
 const OPTION_END: u8 = 0;
@@ -83,6 +86,8 @@ pub(super) enum Unfit {
 pub(super) struct Packet {
     pub(super) frame: Vec<u8>,
     pub(super) tcp: bool,
+    /// The ICMP error that answers a datagram to a port that nobody listens at. The ends are those of an answer.
+    pub(super) refuses: bool,
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
     transport: usize,
@@ -119,6 +124,7 @@ impl Packet {
         let (tcp, least) = match protocol {
             TCP => (true, 20),
             UDP => (false, 8),
+            ICMP | ICMPV6 => return refusal(data, ethertype, ip, header, len).ok_or(Unfit::Other),
             _ => return Err(Unfit::Other),
         };
         if len < header + least {
@@ -129,9 +135,7 @@ impl Packet {
             let ends = ends.map(|(source, target)| (tcp, SocketAddr::new(from, source), SocketAddr::new(to, target)));
             return Err(Unfit::Cut(ends));
         }
-        let mut frame = data[..12].to_vec();
-        frame.extend_from_slice(&ethertype.to_be_bytes());
-        frame.extend_from_slice(&ip[..len]);
+        let frame = untagged(data, ethertype, &ip[..len]);
         let transport = ETHERNET + header;
         let own = if tcp { usize::from(frame[transport + 12] >> 4) * 4 } else { 8 };
         if own < least || transport + own > frame.len() {
@@ -139,7 +143,7 @@ impl Packet {
         }
         let port = |at: usize| u16::from_be_bytes([frame[transport + at], frame[transport + at + 1]]);
         let (from, to) = (SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2)));
-        Ok(Self { tcp, from, to, transport, payload: transport + own, frame })
+        Ok(Self { tcp, refuses: false, from, to, transport, payload: transport + own, frame })
     }
 
     pub(super) fn payload(&self) -> &[u8] {
@@ -327,16 +331,45 @@ impl Packet {
             let checksum = checksum::of(sum(&self.frame[ETHERNET..self.transport]));
             self.frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&checksum.to_be_bytes());
         }
-        let field = self.transport + if self.tcp { 16 } else { 6 };
+        let (field, protocol) = match (self.tcp, self.refuses) {
+            (true, _) => (self.transport + 16, TCP),
+            (false, false) => (self.transport + 6, UDP),
+            (false, true) => (self.transport + 2, ICMPV6),
+        };
         self.frame[field..field + 2].fill(0);
         let addresses = if self.from.is_ipv4() { ETHERNET + 12..ETHERNET + 20 } else { ETHERNET + 8..ETHERNET + 40 };
         let covered = &self.frame[self.transport..];
-        let protocol = if self.tcp { TCP } else { UDP };
         let pseudo = sum(&self.frame[addresses]) + u64::from(protocol) + covered.len() as u64;
+        // ICMP's covers the message alone (RFC 792), ICMPv6's the addresses as well (RFC 4443 section 2.3).
+        let pseudo = if self.refuses && self.from.is_ipv4() { 0 } else { pseudo };
         let total = pseudo + sum(covered);
-        let checksum = if self.tcp { checksum::of(total) } else { checksum::of_udp(total) };
+        let checksum = if protocol == UDP { checksum::of_udp(total) } else { checksum::of(total) };
         self.frame[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
     }
+}
+
+/// A frame without VLAN tags and padding.
+fn untagged(data: &[u8], ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    [&data[..12], &ethertype.to_be_bytes(), packet].concat()
+}
+
+/// The error "port unreachable" (RFC 792; RFC 4443 section 3.1) of the host that a datagram was meant for, which it quotes.
+fn refusal(data: &[u8], ethertype: u16, ip: &[u8], header: usize, len: usize) -> Option<Packet> {
+    /// Of the error, before its quote.
+    const OWN: usize = 8;
+    let read = if ethertype == 0x0800 { ipv4 } else { ipv6 };
+    let says = if ethertype == 0x0800 { [3, 3] } else { [1, 4] };
+    let packet = ip.get(..len)?;
+    let (_, _, _, by, whom) = read(packet).ok()?;
+    let quote = packet.get(header + OWN..).filter(|_| packet[header..].starts_with(&says))?;
+    let (quoted, _, protocol, from, to) = read(quote).ok()?;
+    if protocol != UDP || (by, whom) != (to, from) {
+        return None;
+    }
+    let [from, to] = [SocketAddr::new(from, be16(quote, quoted)?), SocketAddr::new(to, be16(quote, quoted + 2)?)];
+    let frame = untagged(data, ethertype, packet);
+    let payload = frame.len();
+    Some(Packet { tcp: false, refuses: true, from: to, to: from, transport: ETHERNET + header, payload, frame })
 }
 
 type Network = (usize, usize, u8, IpAddr, IpAddr);
@@ -433,6 +466,47 @@ mod tests {
         assert_eq!(Packet::read(&bare.frame).unwrap(), bare);
         assert_eq!((bare.seq(), bare.ack(), bare.window(), bare.flags(), bare.span()), (80, 90, 7, flag::ACK, 0));
         assert!(etherparse::SlicedPacket::from_ethernet(&bare.frame).unwrap().transport.is_some());
+    }
+
+    #[test]
+    fn an_error_for_a_datagram_is_an_answer_to_it() {
+        let (client, server) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let mut datagram = Vec::new();
+        let [from, to] = [[2; 6], [4; 6]];
+        PacketBuilder::ethernet2(from, to).ipv4(client, server, 64).udp(1000, 53).write(&mut datagram, b"?").unwrap();
+        let error = |by, code| {
+            let kind = etherparse::Icmpv4Type::DestinationUnreachable(code);
+            let mut error = Vec::new();
+            let builder = PacketBuilder::ethernet2(from, to).ipv4(by, client, 64).icmpv4(kind);
+            builder.write(&mut error, &datagram[ETHERNET..]).unwrap();
+            error
+        };
+        let sound = error(server, etherparse::icmpv4::DestUnreachableHeader::Port);
+        let mut packet = Packet::read(&sound).unwrap();
+        let ends = ("10.0.0.2:53".parse().unwrap(), "10.0.0.1:1000".parse().unwrap());
+        assert_eq!((packet.from, packet.to, packet.tcp, packet.refuses), (ends.0, ends.1, false, true));
+        packet.frame[ETHERNET + 20 + 2] ^= 1;
+        packet.finish([4; 6], [2; 6]);
+        assert_eq!(packet.frame, sound, "its checksum is right again");
+        // From a router on the way, or for another reason.
+        for other in [
+            error([10, 0, 0, 9], etherparse::icmpv4::DestUnreachableHeader::Port),
+            error(server, etherparse::icmpv4::DestUnreachableHeader::Host),
+        ] {
+            assert_eq!(Packet::read(&other), Err(Unfit::Other));
+        }
+        for len in 0..sound.len() {
+            assert!(Packet::read(&sound[..len]).is_err(), "{len} bytes");
+        }
+        for at in 0..sound.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = sound.clone();
+                bytes[at] = byte;
+                if let Ok(mut packet) = Packet::read(&bytes) {
+                    packet.finish([0; 6], [0; 6]);
+                }
+            }
+        }
     }
 
     #[test]

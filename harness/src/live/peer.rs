@@ -75,6 +75,8 @@ pub(super) struct Peer {
     pub(super) end: End,
     pub(super) packets: u64,
     pub(super) received: u64,
+    /// ICMP errors for datagrams of the played end.
+    pub(super) refused: u64,
     /// What was sent otherwise than recorded.
     pub(super) adapted: Vec<String>,
 }

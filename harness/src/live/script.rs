@@ -66,6 +66,12 @@ pub(super) struct Flow {
     pub(super) writes: Vec<u8>,
     /// Ends of the datagrams in it.
     pub(super) datagrams: Vec<usize>,
+    /// How many datagrams it is to read.
+    pub(super) asked: u64,
+    /// No datagram of the client was answered but by an ICMP error, "port unreachable", of the server's.
+    pub(super) is_refused: bool,
+    /// Nobody listens at the live server's port.
+    pub(super) is_closed: bool,
     /// What it is to read.
     pub(super) reads: Vec<u8>,
     /// First sequence number of the recorded live end: what the played end's acknowledgements count from.
@@ -139,6 +145,10 @@ impl Script {
             }
             let key = (packet.tcp, packet.from.min(packet.to), packet.from.max(packet.to));
             let index = known.get(&key).copied().filter(|index| !builders[*index].is_another(&packet));
+            if packet.refuses && index.is_none() {
+                *others.entry(kind_of(Unfit::Other)).or_default() += 1;
+                continue;
+            }
             let index = index.unwrap_or_else(|| {
                 builders.push(Builder::new(&packet, frame.time_ns, dut));
                 known.insert(key, builders.len() - 1);
@@ -148,6 +158,9 @@ impl Script {
         }
         let mut flows: Vec<Flow> = builders.into_iter().map(Builder::build).collect();
         refuse_unplayable(&mut flows, dut);
+        if dut == Dut::Server {
+            close_ports(&mut flows);
+        }
         tell_of_ecn(&mut flows, dut);
         Self {
             flows,
@@ -193,6 +206,12 @@ impl Flow {
         if dut == Dut::Server { self.server } else { self.client }
     }
 
+    /// Whether the recorded server was silent, or behind something that was, where the live one speaks.
+    pub(super) fn is_ignored(&self, dut: Dut) -> bool {
+        let was_ignored = if self.tcp { self.end.was_ignored() } else { self.is_closed && !self.is_refused };
+        dut == Dut::Server && was_ignored
+    }
+
     /// The end that is played.
     pub(super) fn played(&self, dut: Dut) -> SocketAddr {
         if dut == Dut::Server { self.client } else { self.server }
@@ -224,6 +243,27 @@ fn refuse_unplayable(flows: &mut [Flow], dut: Dut) {
             None
         };
         flow.refused = problem;
+    }
+}
+
+/// Nobody listens where the recorded server refused datagrams and never answered one: the kernel refuses them itself.
+fn close_ports(flows: &mut [Flow]) {
+    let mut refuses: HashMap<SocketAddr, bool> = HashMap::new();
+    for flow in flows.iter().filter(|flow| !flow.tcp && flow.refused.is_none()) {
+        let answers = !flow.datagrams.is_empty();
+        if answers || flow.is_refused {
+            refuses.entry(flow.server).and_modify(|refuses| *refuses &= !answers).or_insert(!answers);
+        }
+    }
+    for flow in flows.iter_mut().filter(|flow| !flow.tcp && flow.refused.is_none()) {
+        flow.is_closed = refuses.get(&flow.server) == Some(&true);
+        if flow.is_closed {
+            // No socket takes them.
+            (flow.asked, flow.bytes, flow.reads) = (0, [0; 2], Vec::new());
+        } else if flow.is_refused {
+            flow.is_refused = false;
+            flow.notes.insert("its datagrams are taken: the port that refused them answers others".to_owned());
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::error::TopologyError;
 use super::ethtool::{self, Offload};
 use super::namespace::Namespace;
 use super::netlink::{LinkCounters, LinkState, Netlink};
-use super::spec::Role;
+use super::spec::{Role, RouteKind};
 use super::sysctl;
 
 /// What a host's thread has at hand, all of it of the host's namespace.
@@ -301,6 +301,16 @@ impl Host {
         let (parameter, text) = (name.to_owned(), value.to_owned());
         self.run(move || sysctl::set(&parameter, &text))
             .map_err(|source| self.error(None, format!("set {name} to {value}"), source))
+    }
+
+    /// Drops IPv6 packets that nothing else at the host has a route for. The kernel answers each of them with an ICMPv6
+    /// error otherwise (`ip6_pkt_discard` in net/ipv6/route.c), also where it does not forward; of IPv4 it says nothing.
+    pub(crate) fn swallow_unrouted(&self) -> Result<(), TopologyError> {
+        let added = self.with(|context| context.netlink.add_route(Prefix::ALL_V6, None, None, RouteKind::Blackhole));
+        match added {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map_err(|source| self.error(None, "drop what it has no route for", source)),
+        }
     }
 
     /// The IPv6 groups that the host's interfaces are members of, the loopback's left out.

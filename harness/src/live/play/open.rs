@@ -1,7 +1,7 @@
 //! What stands before anything is played: sockets at both ends, settings, and the plan.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 
 use super::super::follow::Follow;
@@ -47,11 +47,16 @@ impl<'a> Run<'a> {
             .flatten()
             .map(|prefix| prefix.address)
             .collect();
-        if let Some(address) = script.addresses().live.iter().find(|address| !own.contains(address)) {
+        let addresses = script.addresses();
+        if let Some(address) = addresses.live.iter().find(|address| !own.contains(address)) {
             return Err(lacks(
                 network,
                 format!("the device under test has no address {address}, which the live end has"),
             ));
+        }
+        if addresses.played.iter().any(IpAddr::is_ipv6) {
+            // What is sent to the played addresses is for the player, and the kernel has nothing to say to it.
+            far.swallow_unrouted()?;
         }
         let index = far.ifindex(&played.interface)?;
         // Through the queue, which may be impaired, and past whoever records what leaves.
@@ -67,7 +72,8 @@ impl<'a> Run<'a> {
         }
         let targets = Targets::of(network, &options.forward)?;
         let states = script.flows.iter().map(|flow| {
-            let forward = targets.find(flow.server.port()).filter(|_| flow.end.was_answered() || !flow.tcp);
+            let is_answered = if flow.tcp { flow.end.was_answered() } else { !flow.is_closed };
+            let forward = targets.find(flow.server.port()).filter(|_| is_answered);
             let forwarded_to = forward.filter(|_| options.dut == Dut::Server).map(|(forward, _)| forward.to_string());
             let follow = forwarded_to.as_ref().map(|_| Follow::default());
             State { peer: Peer::following(follow), forwarded_to, ..State::default() }
@@ -133,7 +139,7 @@ impl<'a> Run<'a> {
             }
         }
         let udp: BTreeSet<SocketAddr> =
-            playable.filter(|flow| !flow.tcp).map(|flow| flow.live(self.options.dut)).collect();
+            playable.filter(|flow| !flow.tcp && !flow.is_closed).map(|flow| flow.live(self.options.dut)).collect();
         for address in udp {
             let socket = dut.run(move || responder::datagrams(address));
             let socket = socket.map_err(LiveError::system(format!("open a UDP socket at {address}")))?;

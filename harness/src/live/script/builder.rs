@@ -63,6 +63,8 @@ pub(super) struct Builder {
     edge: u64,
     first_window: Option<u32>,
     counts: [u64; 2],
+    /// ICMP errors.
+    refusals: [u64; 2],
     /// Numbers of each side that the other one has acknowledged, its SYN left out.
     claimed: [u64; 2],
     /// Behind the last number that the live side has sent, its SYN at 0.
@@ -85,6 +87,9 @@ impl Builder {
             actions: Vec::new(),
             writes: Vec::new(),
             datagrams: Vec::new(),
+            asked: 0,
+            is_refused: false,
+            is_closed: false,
             reads: Vec::new(),
             live_isn: 0,
             played_isn: 0,
@@ -108,6 +113,7 @@ impl Builder {
             edge: 0,
             first_window: None,
             counts: [0; 2],
+            refusals: [0; 2],
             claimed: [0; 2],
             sent: 0,
             agreed: None,
@@ -124,7 +130,19 @@ impl Builder {
 
     pub(super) fn add(&mut self, frame: &Frame, packet: Packet) {
         let side = usize::from(packet.from != self.flow.client);
-        if packet.tcp { self.segment(frame, side, packet) } else { self.datagram(frame.time_ns, side, packet) }
+        match (packet.tcp, packet.refuses) {
+            (true, _) => self.segment(frame, side, packet),
+            (false, false) => self.datagram(frame.time_ns, side, packet),
+            (false, true) => self.refusal(frame.time_ns, side, packet),
+        }
+    }
+
+    /// An ICMP error for a datagram of the other side.
+    fn refusal(&mut self, time_ns: u64, side: usize, packet: Packet) {
+        self.refusals[side] += 1;
+        if side != self.live {
+            self.flow.steps.push(Step { time_ns, packet, seq: 0, ack: None, after: self.counts[self.live] });
+        }
     }
 
     fn datagram(&mut self, time_ns: u64, side: usize, packet: Packet) {
@@ -255,6 +273,13 @@ impl Builder {
     pub(super) fn build(mut self) -> Flow {
         let flow = &mut self.flow;
         if !flow.tcp {
+            flow.asked = self.counts[1 - self.live];
+            flow.is_refused = self.refusals[1] > 0 && self.counts[1] == 0;
+            let (side, count) = (["client", "server"][self.live], self.refusals[self.live]);
+            if count > 0 && !(flow.is_refused && self.live == 1) {
+                flow.notes
+                    .insert(format!("{count} ICMP errors of the {side} left out: its socket takes what they refused"));
+            }
             return self.flow;
         }
         flow.live_isn = self.isn[self.live].unwrap_or_default();

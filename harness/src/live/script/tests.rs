@@ -211,3 +211,51 @@ fn a_handshake_with_data_in_it_is_known_as_such() {
     assert!(flow.fast_open);
     assert_eq!((flow.actions[0].time_ns, &flow.actions[0].what), (0, &What::Write(5)));
 }
+
+/// A datagram of the client's to the server, or back, or the server's ICMP error for the one from `port`.
+fn datagram(at: u64, port: u16, kind: &str) -> Frame {
+    let builder = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let (mut question, mut data) = (Vec::new(), Vec::new());
+    builder().ipv4(CLIENT, SERVER, 64).udp(port, 53).write(&mut question, b"query").unwrap();
+    match kind {
+        "asks" => data = question,
+        "answers" => builder().ipv4(SERVER, CLIENT, 64).udp(53, port).write(&mut data, b"answer").unwrap(),
+        _ => {
+            let unreachable =
+                etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port);
+            builder().ipv4(SERVER, CLIENT, 64).icmpv4(unreachable).write(&mut data, &question[14..]).unwrap();
+        }
+    }
+    Frame { time_ns: at * 1000, wire_len: data.len() as u32, data, ..Frame::default() }
+}
+
+#[test]
+fn a_port_is_closed_that_refuses_datagrams_and_answers_none() {
+    let refused = [datagram(0, 5000, "asks"), datagram(10, 5000, "refuses"), datagram(20, 5001, "asks")];
+    let script = Script::new(&refused, Dut::Server);
+    let told = |script: &Script| -> Vec<_> {
+        script.flows.iter().map(|flow| (flow.is_closed, flow.is_refused, flow.asked, flow.steps.len())).collect()
+    };
+    assert_eq!(told(&script), [(true, true, 0, 1), (true, false, 0, 1)], "the other one was ignored");
+    assert!(script.flows[1].is_ignored(Dut::Server) && !script.flows[0].is_ignored(Dut::Server));
+    // The played server says itself that its port is closed.
+    let script = Script::new(&refused, Dut::Client);
+    assert_eq!(told(&script), [(false, true, 0, 1), (false, false, 0, 0)]);
+    assert_eq!(script.flows[0].steps[0].after, 1, "once the datagram has come");
+}
+
+#[test]
+fn a_port_that_answers_as_well_is_open() {
+    let frames = [
+        datagram(0, 5000, "asks"),
+        datagram(10, 5000, "refuses"),
+        datagram(20, 5001, "asks"),
+        datagram(30, 5001, "answers"),
+    ];
+    let script = Script::new(&frames, Dut::Server);
+    assert!(script.flows.iter().all(|flow| !flow.is_closed && !flow.is_refused && flow.asked == 1));
+    assert_eq!(script.flows[0].notes.len(), 1, "{:?}", script.flows[0].notes);
+    // The error for a datagram that the capture does not have belongs to no conversation.
+    let script = Script::new(&frames[1..2], Dut::Server);
+    assert_eq!((script.flows(), script.others()), (0, &[("neither TCP nor UDP", 1)].into()));
+}
