@@ -14,7 +14,7 @@ use crate::recorder::Target;
 use crate::run::RunError;
 use crate::scenario::judge::{judge, kernel_summary};
 use crate::scenario::trial::{COVERAGE, Trial};
-use crate::scenario::{Found, Mode};
+use crate::scenario::{Found, Mode, ScenarioError};
 
 /// Below the current folder: where runs keep what they offered and received.
 pub const RUNS: &str = "reports/runs";
@@ -22,7 +22,7 @@ pub const RUNS: &str = "reports/runs";
 fn select(root: &Path, pattern: Option<&str>) -> Result<Vec<Trial>, Failure> {
     let root = root
         .canonicalize()
-        .map_err(|source| Failure::invalid(&crate::scenario::ScenarioError::Read { path: root.to_owned(), source }))?;
+        .map_err(|source| Failure::invalid(&ScenarioError::NoFolder { path: root.to_owned(), source }))?;
     let trials = Trial::all(&root).map_err(|error| Failure::invalid(&error))?;
     let Some(pattern) = pattern else { return Ok(trials) };
     // A name that is also part of others stands for itself, so that one scenario can be repeated alone.

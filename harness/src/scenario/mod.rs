@@ -30,6 +30,15 @@ pub enum ScenarioError {
         #[source]
         source: std::io::Error,
     },
+    /// The folder of the scenarios could not be read.
+    #[error("cannot read the folder of the scenarios, {}: `--scenarios` names another", path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// The text is not a scenario.
     #[error(transparent)]
     Invalid(#[from] hint::Complaint),

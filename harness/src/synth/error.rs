@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum SynthError {
     /// The catalogue has no such entry.
-    #[error("there is no traffic `{name}` in the catalogue{}", hint(.nearest))]
+    #[error("there is no traffic `{name}` in the catalogue{}", hint_or(.nearest, "`bpflab synth --list` names what there is"))]
     Name {
         /// As given.
         name: String,
@@ -96,6 +96,10 @@ pub enum SynthError {
 
 fn hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
+fn hint_or(nearest: &Option<String>, otherwise: &str) -> String {
+    if nearest.is_some() { hint(nearest) } else { format!("; {otherwise}") }
 }
 
 /// The one of `known` that was probably meant.

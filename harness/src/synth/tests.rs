@@ -318,6 +318,10 @@ fn what_cannot_be_is_said() {
         error(Spec::new("syn-flod")),
         "there is no traffic `syn-flod` in the catalogue; did you mean `syn-flood`?"
     );
+    assert_eq!(
+        error(Spec::new("x")),
+        "there is no traffic `x` in the catalogue; `bpflab synth --list` names what there is"
+    );
     let arp = Spec { ip: Some(IpVersions::V6), ..Spec::new("arp-spoofing") };
     assert_eq!(error(arp), "`arp-spoofing` is of IPv4 alone: IPv6 has no ARP; ndp-spoofing is the like of it");
     let both = Spec { count: Some(1), duration_s: Some(1.0), ..Spec::new("land") };

@@ -36,6 +36,13 @@ flows
 ";
 
 #[test]
+fn a_folder_that_is_not_there_is_named_with_the_option() {
+    for command in ["run", "list"] {
+        Lab::new().bpflab([command]).refused(&["the folder of the scenarios, scenarios", "`--scenarios`"]);
+    }
+}
+
+#[test]
 fn a_pattern_selects_by_part_of_the_name_or_as_a_glob() {
     let lab = lab_with("arp/asked", "");
     add(&lab, "arp/asked-twice", "");
